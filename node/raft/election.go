@@ -1,0 +1,153 @@
+package raft
+
+import (
+	"slices"
+	"time"
+)
+
+// campaign is an attempt to become leader: first a pre-vote, which changes nothing anywhere (dissertation section 9.6), then the
+// vote itself (paper section 5.2).
+type campaign struct {
+	pre bool
+	// term asked for: one above the present in a pre-vote, the present in a vote.
+	term uint64
+	// answers by voter.
+	granted, refused map[NodeID]bool
+	// asked: the requests are out. In a vote that is only after the node's own vote is durable.
+	asked bool
+}
+
+// mayStand reports whether the node is a voter, in the configuration in force or in the one that it is to replace. Who is left
+// out of a configuration that is not committed yet must still stand: perhaps only those have its entry, and nobody without it
+// could win their votes (dissertation section 4.2.2).
+func (e *Engine) mayStand() bool {
+	return slices.ContainsFunc(e.memberships, func(at MembershipAt) bool { return at.Membership.IsVoter(e.cfg.Self) })
+}
+
+// startPreVote asks the others whether they would vote for this node. That changes nothing here or there.
+func (e *Engine) startPreVote() {
+	e.awaitElection()
+	e.following.tries++
+	e.campaign = newCampaign(true, e.vote.Term+1)
+	e.out.Changed = true
+	e.askVotes()
+}
+
+// startVote stands for election in a new term. The node votes for itself first, and asks when that is on disk.
+func (e *Engine) startVote() {
+	e.awaitElection()
+	e.following.leader = Peer{}
+	e.following.successors = nil
+	e.setVote(Vote{Term: e.vote.Term + 1, For: e.cfg.Self.ID})
+	e.campaign = newCampaign(false, e.vote.Term)
+	e.out.Changed = true
+}
+
+func newCampaign(pre bool, term uint64) *campaign {
+	return &campaign{pre: pre, term: term, granted: map[NodeID]bool{}, refused: map[NodeID]bool{}}
+}
+
+// campaignDurable goes on with a vote once the node's own is on disk: only then does it count, and may others hear of
+// the term.
+func (e *Engine) campaignDurable() {
+	if e.campaign == nil || e.campaign.pre || e.campaign.asked || !e.voteDurable() {
+		return
+	}
+	e.askVotes()
+}
+
+// askVotes counts the node's own vote and asks for those of the others.
+func (e *Engine) askVotes() {
+	e.campaign.asked = true
+	e.campaign.granted[e.cfg.Self.ID] = true
+	for _, member := range e.Membership().Members {
+		if member.Learner() || member.Peer == e.cfg.Self {
+			continue
+		}
+		e.out.Votes = append(e.out.Votes, SendVote{To: member.Peer, Request: VoteRequest{
+			Term: e.campaign.term, Candidate: e.cfg.Self, Last: e.log.last, Pre: e.campaign.pre,
+		}})
+	}
+	e.countVotes()
+}
+
+// VoteAnswer handles the answer to a vote or pre-vote request of this node.
+func (e *Engine) VoteAnswer(now time.Time, resp *VoteResponse) {
+	e.step(now)
+	if resp.Term > MaxTerm {
+		e.violation("vote answer of %v is of term %d, beyond all bounds", resp.From, resp.Term)
+		return
+	}
+	if resp.Term > e.vote.Term && !(resp.Pre && resp.Granted) {
+		e.becomeFollower(resp.Term, Peer{})
+		return
+	}
+	c := e.campaign
+	if c == nil || resp.Pre != c.pre || (resp.Granted && resp.Term != c.term) || !e.Membership().IsVoter(resp.From) {
+		return // an answer of another campaign, or of somebody whose vote does not count
+	}
+	if !resp.Granted && !resp.Pre && resp.Term != c.term {
+		return
+	}
+	if resp.Granted {
+		c.granted[resp.From.ID] = true
+	} else {
+		c.refused[resp.From.ID] = true
+	}
+	e.countVotes()
+}
+
+func (e *Engine) countVotes() {
+	c := e.campaign
+	m := e.Membership()
+	switch {
+	case m.HasQuorum(func(x Member) bool { return c.granted[x.ID] }):
+		if c.pre {
+			e.startVote()
+		} else {
+			e.becomeLeader()
+		}
+	case !m.HasQuorum(func(x Member) bool { return !c.refused[x.ID] }):
+		// It cannot be won any more. Wait for the deadline that the campaign set.
+		e.campaign = nil
+		e.out.Changed = true
+	}
+}
+
+// VoteRequested handles a vote or pre-vote request.
+func (e *Engine) VoteRequested(now time.Time, req *VoteRequest, to ReplyTo) {
+	e.step(now)
+	if wrong := req.malformed(e.cfg.Self); wrong != "" {
+		e.violation("vote request of %v: %s", req.Candidate, wrong)
+		e.refuseVote(req, to)
+		return
+	}
+	if req.Term >= e.vote.Term && e.inTouch() {
+		e.holdVote(req, to)
+		return
+	}
+	e.decideVote(req, to)
+}
+
+// decideVote answers a request on its merits: the term, the one vote a term, and the log (paper sections 5.2 and 5.4.1).
+func (e *Engine) decideVote(req *VoteRequest, to ReplyTo) {
+	upToDate := !req.Last.Less(e.log.last)
+	if req.Pre {
+		free := req.Term > e.vote.Term || (req.Term == e.vote.Term && (e.vote.For == "" || e.vote.For == req.Candidate.ID))
+		resp := VoteResponse{From: e.cfg.Self, Term: e.vote.Term, Pre: true}
+		if free && upToDate {
+			resp.Term, resp.Granted = req.Term, true
+		}
+		e.replyVote(to, resp)
+		return
+	}
+	if req.Term > e.vote.Term {
+		e.becomeFollower(req.Term, Peer{})
+	}
+	granted := req.Term == e.vote.Term && upToDate && (e.vote.For == "" || e.vote.For == req.Candidate.ID)
+	if granted {
+		e.setVote(Vote{Term: req.Term, For: req.Candidate.ID})
+		e.resetElectionDeadline()
+	}
+	e.replyVote(to, VoteResponse{From: e.cfg.Self, Term: e.vote.Term, Granted: granted})
+}

@@ -1,0 +1,4 @@
+package pebblelog
+
+// ScanWriteAheadLogs is scanWriteAheadLogs, for the fuzzers.
+var ScanWriteAheadLogs = scanWriteAheadLogs

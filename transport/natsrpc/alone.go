@@ -1,0 +1,60 @@
+package natsrpc
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"quorate/node/raft"
+	"quorate/transport"
+)
+
+// DuplicateError says that another process answers under this node's name.
+type DuplicateError struct {
+	Node raft.NodeID
+	// Boot is the other process's id, or zero if its answer could not be read.
+	Boot uint64
+}
+
+func (e *DuplicateError) Error() string {
+	return fmt.Sprintf("node %s runs already (another process, boot id %016x, answers under its name): stop that one first, or give this node a name and a directory of its own", e.Node, e.Boot)
+}
+
+const (
+	// A process that has just died with its machine may still be subscribed: it is asked twice, a second each, before its silence
+	// counts as nobody.
+	patience    = time.Second
+	silentTries = 2
+	// reconnectPatience is how long Listen waits for a connection that is lost just then.
+	reconnectPatience = 5 * time.Second
+)
+
+// alone returns nil when nobody answers under this node's name: NATS says that nobody is there, or nobody says anything. Any
+// answer, also a refusal and one that cannot be read, is somebody's.
+func (t *Transport) alone() error {
+	lostAt := time.Time{}
+	for silent := 0; silent < silentTries; {
+		answers := make(chan transport.Answer, 1)
+		t.Call(raft.Peer{ID: t.cfg.Self.ID}, &transport.HelloRequest{Cluster: t.cfg.Cluster}, patience, func(a transport.Answer) { answers <- a })
+		a := <-answers
+		var refused *transport.RefusedError
+		var unreadable *transport.MessageError
+		switch {
+		case a.Err == nil, errors.As(a.Err, &refused), errors.As(a.Err, &unreadable):
+			return &DuplicateError{Node: t.cfg.Self.ID, Boot: a.Boot}
+		case errors.Is(a.Err, transport.ErrNoResponders):
+			return nil
+		case errors.Is(a.Err, transport.ErrTimeout):
+			silent++
+		case errors.Is(a.Err, transport.ErrDisconnected) && (lostAt.IsZero() || time.Since(lostAt) < reconnectPatience):
+			if lostAt.IsZero() {
+				lostAt = time.Now()
+			}
+			time.Sleep(reconnectWait)
+		default:
+			return fmt.Errorf("make sure that no other process runs as node %s: %w", t.cfg.Self.ID, a.Err)
+		}
+	}
+	t.logger.Warn("somebody is subscribed under this node's name and does not answer; taken for a process that has just died", "node", t.cfg.Self.ID)
+	return nil
+}

@@ -1,0 +1,169 @@
+package natsrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Events counts what happened to a node's connections. It is safe from several goroutines.
+type Events struct {
+	Disconnects   atomic.Uint64
+	Reconnects    atomic.Uint64
+	SlowConsumers atomic.Uint64
+}
+
+// ConnectOptions say how to connect.
+type ConnectOptions struct {
+	// URL of the server or servers, separated by commas.
+	URL string
+	// Name of the connection, as NATS' monitoring shows it.
+	Name   string
+	Logger *slog.Logger
+	// Options are added last: credentials, TLS.
+	Options []nats.Option
+	// Events counts; nil for nobody to see.
+	Events *Events
+}
+
+// The client library's defaults are meant for clients that may wait; a consensus node may not. They are set on purpose.
+const (
+	reconnectWait   = 50 * time.Millisecond
+	reconnectJitter = 50 * time.Millisecond
+	pingInterval    = 2 * time.Second
+	maxPingsOut     = 2
+	dialTimeout     = 2 * time.Second
+	sayEvery        = 3 * time.Second
+)
+
+// Connect returns a connection when NATS is reached. While it is not, it tries again and says so every few seconds, until the
+// context ends; only a URL that cannot be one is an error at once. Once connected, the connection comes back by itself for ever;
+// nothing is kept for sending meanwhile.
+func Connect(ctx context.Context, options ConnectOptions) (*nats.Conn, error) {
+	if err := checkURLs(options.URL); err != nil {
+		return nil, err
+	}
+	logger := options.Logger
+	if logger == nil {
+		logger = slog.Default()
+	}
+	events := options.Events
+	if events == nil {
+		events = &Events{}
+	}
+	all := append([]nats.Option{
+		nats.Name(options.Name),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(reconnectWait),
+		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
+		nats.ReconnectBufSize(-1), // a stale message must not be sent after a reconnect
+		nats.PingInterval(pingInterval),
+		nats.MaxPingsOutstanding(maxPingsOut),
+		nats.Timeout(dialTimeout),
+		nats.IgnoreAuthErrorAbort(), // credentials may be renewed
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil { // nil when it was closed on purpose
+				events.Disconnects.Add(1)
+				logger.Warn("disconnected from NATS", "connection", options.Name, "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			events.Reconnects.Add(1)
+			logger.Info("connected to NATS again", "connection", options.Name, "url", nc.ConnectedUrlRedacted())
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrSlowConsumer) {
+				events.SlowConsumers.Add(1)
+			}
+			subject := ""
+			if sub != nil {
+				subject = sub.Subject
+			}
+			logger.Warn("NATS reports an error", "connection", options.Name, "subject", subject, "error", err)
+		}),
+		nats.ClosedHandler(func(nc *nats.Conn) {
+			if err := nc.LastError(); err != nil {
+				logger.Info("connection to NATS is closed", "connection", options.Name, "last_error", err)
+			}
+		}),
+		nats.LameDuckModeHandler(func(nc *nats.Conn) {
+			logger.Info("the NATS server is about to shut down", "connection", options.Name, "url", nc.ConnectedUrlRedacted())
+		}),
+	}, options.Options...)
+	return dial(ctx, options.URL, all, logger)
+}
+
+// dial tries until it succeeds. The library's own retry is not used because it hides the reason.
+func dial(ctx context.Context, urls string, options []nats.Option, logger *slog.Logger) (*nats.Conn, error) {
+	var said time.Time
+	for {
+		nc, err := nats.Connect(urls, options...)
+		if err == nil {
+			return nc, nil
+		}
+		if errors.Is(err, nats.ErrInvalidArg) || errors.Is(err, nats.ErrInvalidConnection) {
+			return nil, fmt.Errorf("connect to NATS at %s: %w", redacted(urls), err)
+		}
+		if now := time.Now(); now.Sub(said) >= sayEvery {
+			said = now
+			logger.Warn(trouble(err)+", trying again", "url", redacted(urls), "error", err)
+		}
+		select {
+		case <-time.After(2 * reconnectWait):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("connect to NATS at %s: %w (last: %w)", redacted(urls), context.Cause(ctx), err)
+		}
+	}
+}
+
+// trouble says in words what kind of failure it is: the network's, or the operator's.
+func trouble(err error) string {
+	for _, login := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired, nats.ErrNkeysNotSupported} {
+		if errors.Is(err, login) {
+			return "NATS refuses the login (check user, password, token, credentials or nkey)"
+		}
+	}
+	return "cannot reach NATS"
+}
+
+// checkURLs refuses what no server will ever answer at. The client library takes a missing scheme for nats://.
+func checkURLs(urls string) error {
+	for text := range strings.SplitSeq(urls, ",") {
+		text = strings.TrimSpace(text)
+		if !strings.Contains(text, "://") {
+			text = "nats://" + text
+		}
+		u, err := url.Parse(text)
+		switch {
+		case err != nil: // the parser's error would show a password
+			return errors.New("a NATS URL is not a URL: want nats://HOST:PORT, several with commas between them")
+		case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme):
+			return fmt.Errorf("NATS URL %s: scheme %q is none of nats, tls, ws, wss", u.Redacted(), u.Scheme)
+		case u.Hostname() == "", u.Path != "" && u.Path != "/" && u.Scheme[0] != 'w':
+			return fmt.Errorf("NATS URL %s: want nats://HOST:PORT", u.Redacted())
+		}
+	}
+	return nil
+}
+
+// redacted is a list of URLs without their passwords, for logs.
+func redacted(urls string) string {
+	list := strings.Split(urls, ",")
+	for i, text := range list {
+		u, err := url.Parse(strings.TrimSpace(text))
+		if err != nil {
+			list[i] = "(not a URL)"
+			continue
+		}
+		list[i] = u.Redacted()
+	}
+	return strings.Join(list, ",")
+}

@@ -1,0 +1,115 @@
+package natsrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"quorate/node/raft"
+	"quorate/transport"
+)
+
+// Config says whose transport it is.
+type Config struct {
+	// Prefix begins every subject: one token, or several with dots between them.
+	Prefix string
+	// Cluster is the cluster's name.
+	Cluster string
+	Self    raft.Peer
+	// Boot is this process's id.
+	Boot   uint64
+	Logger *slog.Logger
+}
+
+// Transport implements transport.Transport over one NATS connection.
+type Transport struct {
+	nc     *nats.Conn
+	cfg    Config
+	logger *slog.Logger
+	gate   *transport.Gate
+	calls  *calls
+	handle func(transport.Incoming)
+	// stem begins the subjects of all nodes.
+	stem string
+
+	mu     sync.Mutex // guards all below
+	subs   []*subscription
+	closed bool
+}
+
+// New returns a transport over nc, which stays the caller's. It can call peers from now on.
+func New(nc *nats.Conn, cfg Config) (*Transport, error) {
+	if err := checkNames(cfg); err != nil {
+		return nil, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	t := &Transport{
+		nc: nc, cfg: cfg, logger: cfg.Logger, gate: transport.NewGate(cfg.Self, cfg.Boot, cfg.Logger),
+		stem: cfg.Prefix + "." + cfg.Cluster + ".raft.",
+	}
+	var err error
+	if t.calls, err = openCalls(nc, t.gate.Answer); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// SetCluster tells the cluster id.
+func (t *Transport) SetCluster(id raft.ClusterID) { t.gate.SetCluster(id) }
+
+// MaxRequestBytes is the payload limit of the NATS server connected to.
+func (t *Transport) MaxRequestBytes() int { return int(t.nc.MaxPayload()) }
+
+// Connected reports whether NATS is connected.
+func (t *Transport) Connected() bool { return t.nc.IsConnected() }
+
+// Refused counts refused messages by reason.
+func (t *Transport) Refused() map[string]uint64 { return t.gate.Refused() }
+
+// Call sends a request to a peer; done gets the answer.
+func (t *Transport) Call(to raft.Peer, req transport.Request, timeout time.Duration, done func(transport.Answer)) {
+	rpc, ok := rpcOf(req)
+	if !ok {
+		t.calls.fail(fmt.Errorf("call %s: %T is no request", to.ID, req), done)
+		return
+	}
+	if !t.nc.IsConnected() {
+		t.calls.fail(transport.ErrDisconnected, done)
+		return
+	}
+	b, err := t.gate.Encode(req)
+	if err != nil {
+		t.calls.fail(err, done)
+		return
+	}
+	if limit := t.MaxRequestBytes(); len(b) > limit {
+		t.calls.fail(fmt.Errorf("call %s: a message of %d bytes is over the NATS server's limit of %d: raise its max_payload", to.ID, len(b), limit), done)
+		return
+	}
+	t.calls.send(t.subject(to, rpc), b, timeout, done)
+}
+
+// Close stops everything and waits for it. It must not be called from within a handler or a done.
+func (t *Transport) Close(ctx context.Context) error {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return nil
+	}
+	t.closed = true
+	subs := t.subs
+	t.mu.Unlock()
+	var errs []error
+	for _, s := range subs {
+		errs = append(errs, s.close(ctx))
+	}
+	errs = append(errs, t.calls.close(ctx))
+	return errors.Join(errs...)
+}

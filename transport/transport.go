@@ -1,0 +1,91 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"quorate/node/raft"
+)
+
+var (
+	// ErrNoResponders says that nobody is subscribed to the target's subject now: the process is gone, or was never
+	// there. It comes within milliseconds, not after a timeout.
+	ErrNoResponders = errors.New("no responders")
+	// ErrTimeout says that no answer came in time. Whether the request arrived is not known.
+	ErrTimeout = errors.New("no answer in time")
+	// ErrDisconnected says that this node has no connection to NATS now; nothing was sent.
+	ErrDisconnected = errors.New("not connected to NATS")
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("transport is closed")
+)
+
+// RefusedError is a peer's answer that it will not handle a request: another cluster, an unknown version, a malformed
+// message, a busy node.
+type RefusedError struct {
+	From   raft.NodeID
+	Reason string
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("%s refused the request: %s", e.From, e.Reason)
+}
+
+// Request is one of *raft.VoteRequest, *raft.AppendRequest, *HelloRequest, *AdoptRequest, *PingRequest.
+type Request any
+
+// Response is one of *raft.VoteResponse, *raft.AppendResponse, *HelloResponse, *AdoptResponse, *PingResponse,
+// of the kind that fits its request.
+type Response any
+
+// Answer is what became of a call.
+type Answer struct {
+	// Response, or nil if Err is set.
+	Response Response
+	// Boot is the boot id of the process that answered: random, drawn at each start.
+	Boot uint64
+	// Arrived is when the answer reached this process.
+	Arrived time.Time
+	// Err is one of the errors above, a *RefusedError, a *MessageError about an answer that cannot be accepted, or what kept the
+	// request from being sent.
+	Err error
+}
+
+// Incoming is a request that arrived.
+type Incoming struct {
+	Request Request
+	// From is who sent it, as the envelope says.
+	From raft.Peer
+	// Arrived is when it reached this process; timers judge by it.
+	Arrived time.Time
+	// Reply sends the response. It must be called exactly once, from any goroutine, and does not block.
+	Reply func(Response)
+	// Refuse sends a refusal instead. The caller of Call sees a *RefusedError.
+	Refuse func(reason string)
+}
+
+// Transport carries requests to peers and hands on those that arrive. All methods are safe from several goroutines.
+type Transport interface {
+	// Call sends the request to the peer and returns at once. done is called exactly once, from a goroutine of the
+	// transport's, with the answer or with an error at the latest when timeout has passed; it must not block. Only after
+	// Close it is called before Call returns, with ErrClosed.
+	// A peer with incarnation zero stands for whoever has that name (only for HelloRequest and AdoptRequest).
+	Call(to raft.Peer, req Request, timeout time.Duration, done func(Answer))
+	// Listen starts handing requests for this node to handle, which is called from goroutines of the transport's, in
+	// the order of arrival of each sender's, and must not block for long. Requests that are malformed, of an unknown
+	// version or for another cluster are refused and counted before that. Listen is called once. Raft requests
+	// (vote, append, ping) are refused until SetCluster was called.
+	Listen(handle func(Incoming)) error
+	// SetCluster tells the cluster id, once it is known. From then on every message carries it and is checked for it.
+	SetCluster(raft.ClusterID)
+	// MaxRequestBytes is the largest encoded request that the transport can carry now, envelope included.
+	MaxRequestBytes() int
+	// Connected reports whether requests can be sent now.
+	Connected() bool
+	// Refused counts the messages that were refused, by reason.
+	Refused() map[string]uint64
+	// Close stops handing on requests, fails all calls that wait with ErrClosed, and releases everything. It waits
+	// for its goroutines.
+	Close(ctx context.Context) error
+}

@@ -1,0 +1,197 @@
+package node_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"quorate/node"
+	"quorate/node/raft"
+	"quorate/transport/embednats"
+)
+
+// journal is a state machine that remembers its commands in order and answers each with its number.
+type journal struct {
+	mu       sync.Mutex
+	commands []string
+	fault    func(command string) error // what Apply does instead, if it returns an error
+}
+
+func (j *journal) Apply(batch node.Batch) ([][]byte, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var results [][]byte
+	for _, c := range batch.Commands {
+		if j.fault != nil {
+			if err := j.fault(string(c.Data)); err != nil {
+				return nil, err
+			}
+		}
+		j.commands = append(j.commands, string(c.Data))
+		results = append(results, fmt.Appendf(nil, "%d", len(j.commands)))
+	}
+	return results, nil
+}
+
+func (j *journal) Snapshot() (node.Snapshot, error) { return nil, errors.New("not in this test") }
+func (j *journal) Restore(context.Context, node.SnapshotMeta, io.Reader) error {
+	return errors.New("not in this test")
+}
+func (j *journal) Close() error { return nil }
+
+func (j *journal) seen() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return append([]string(nil), j.commands...)
+}
+
+// cluster is a set of nodes over one embedded NATS server, each with a directory on disk.
+type cluster struct {
+	t       *testing.T
+	dir     string
+	server  *embednats.Server
+	members []raft.NodeID
+	nodes   map[raft.NodeID]*node.Node
+	states  map[raft.NodeID]*journal
+}
+
+func newCluster(t *testing.T, members ...raft.NodeID) *cluster {
+	t.Helper()
+	c := &cluster{t: t, dir: t.TempDir(), members: members, nodes: map[raft.NodeID]*node.Node{}, states: map[raft.NodeID]*journal{}}
+	c.server = startNATS(t, -1)
+	return c
+}
+
+func startNATS(t *testing.T, port int) *embednats.Server {
+	t.Helper()
+	server, err := embednats.Start(embednats.Options{Host: "127.0.0.1", Port: port, Logger: testLogger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	return server
+}
+
+func (c *cluster) config(id raft.NodeID) node.Config {
+	return node.Config{
+		Cluster: "test", ID: id, Members: c.members, Dir: filepath.Join(c.dir, string(id)),
+		URL: c.server.ClientURL(), Logger: testLogger(c.t).With("node", id),
+	}
+}
+
+func (c *cluster) start(ids ...raft.NodeID) {
+	c.t.Helper()
+	for _, id := range ids {
+		state := &journal{}
+		n, err := node.Start(c.t.Context(), c.config(id), state)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.nodes[id], c.states[id] = n, state
+		c.t.Cleanup(func() { _ = n.Close(context.Background()) })
+	}
+}
+
+func (c *cluster) stop(id raft.NodeID) {
+	c.t.Helper()
+	if err := c.nodes[id].Close(within(c.t, 10*time.Second)); err != nil {
+		c.t.Fatal(err)
+	}
+	delete(c.nodes, id)
+}
+
+// leader waits until some node serves, and returns it.
+func (c *cluster) leader() *node.Node {
+	c.t.Helper()
+	ctx := within(c.t, 20*time.Second)
+	for ctx.Err() == nil {
+		for _, n := range c.nodes {
+			if n.Status().Serving {
+				return n
+			}
+		}
+		for _, n := range c.nodes {
+			short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+			_, _ = n.Wait(short, func(s node.Status) bool { return s.Serving })
+			cancel()
+		}
+	}
+	for id, n := range c.nodes {
+		c.t.Logf("%s: %+v", id, n.Status())
+	}
+	c.t.Fatal("no leader in time")
+	return nil
+}
+
+// propose proposes until some leader takes the command. One that was lost did not take effect and is proposed again.
+func (c *cluster) propose(command string) node.Result {
+	c.t.Helper()
+	ctx := within(c.t, 20*time.Second)
+	for {
+		result, err := c.leader().Propose(ctx, []byte(command))
+		if err == nil {
+			return result
+		}
+		var notLeader *node.NotLeaderError
+		if !errors.As(err, &notLeader) && !errors.Is(err, node.ErrLost) {
+			c.t.Fatal(err)
+		}
+	}
+}
+
+// agree waits until all running nodes have applied the same commands as want.
+func (c *cluster) agree(want []string) {
+	c.t.Helper()
+	for id := range c.nodes {
+		waitFor(c.t, fmt.Sprintf("%s to apply %d commands", id, len(want)), func() bool { return len(c.states[id].seen()) >= len(want) })
+		if got := c.states[id].seen(); fmt.Sprint(got) != fmt.Sprint(want) {
+			c.t.Fatalf("%s applied %q, want %q", id, got, want)
+		}
+	}
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func waitFor(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("timed out waiting for %s", what)
+		}
+	}
+}
+
+// testLogger writes to the test's log, which is shown when it fails.
+func testLogger(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(&testWriter{t: t}, nil))
+}
+
+type testWriter struct {
+	mu sync.Mutex
+	t  *testing.T
+}
+
+func (w *testWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.t.Context().Err() == nil { // the test has not ended
+		w.t.Log(string(bytes.TrimSpace(p)))
+	}
+	return len(p), nil
+}

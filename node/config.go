@@ -1,0 +1,107 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"quorate/node/raft"
+	"quorate/storage"
+	"quorate/transport"
+)
+
+// Config says which node to start. The zero value of every optional field means its default.
+type Config struct {
+	// Cluster is the cluster's name: a NATS subject token (letters, digits, '-' and '_').
+	Cluster string
+	// ID is the node's name, unique in the cluster: a NATS subject token too.
+	ID raft.NodeID
+	// Members lists the first voters by name, this node among them. It matters at the first start only, when the
+	// members agree on the genesis of the cluster; later starts ignore it.
+	Members []raft.NodeID
+	// Dir is where the node keeps its log. It belongs to this node alone. Not needed if Log is given.
+	Dir string
+	// URL of the NATS server or servers, separated by commas. Default: nats://127.0.0.1:4222.
+	URL string
+	// NATSOptions are added to the node's own when it connects: credentials, TLS and the like.
+	NATSOptions []nats.Option
+	// Prefix is the first token of every subject. Default: "quorate".
+	Prefix string
+	// Logger gets what an operator must know. Default: slog.Default().
+	Logger *slog.Logger
+
+	// HeartbeatInterval is how often a leader makes itself known. Default: 50 ms.
+	HeartbeatInterval time.Duration
+	// ElectionTimeout is the least time without a leader after which a node stands for election when NATS does not
+	// tell that the leader is gone; the actual time is drawn from [ElectionTimeout, 2*ElectionTimeout) each time.
+	// Default: 500 ms. At least four heartbeat intervals.
+	ElectionTimeout time.Duration
+	// MaxInFlight is how many append messages may be under way to one target. Default: 4.
+	MaxInFlight int
+	// MaxInFlightBytes is how many bytes of entries may be under way to one target. Default: 8 MiB.
+	MaxInFlightBytes int
+	// MaxUncommittedBytes is how much may be proposed and not yet committed. Beyond it proposals wait, or get ErrBusy.
+	// Default: 64 MiB.
+	MaxUncommittedBytes int
+
+	// Log overrides the log store that is opened in Dir. The node closes it.
+	Log storage.LogStore
+	// Transport overrides the NATS transport. The node closes it. Without NATS there is no status subject either.
+	Transport func(self raft.Peer, boot uint64) (transport.Transport, error)
+}
+
+// ErrConfig is wrapped by every error about a Config that cannot work.
+var ErrConfig = errors.New("configuration")
+
+var token = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+func (c *Config) setDefaults() error {
+	if !token.MatchString(c.Cluster) {
+		return fmt.Errorf("%w: cluster name %q must be 1 to 64 letters, digits, '-' or '_'", ErrConfig, c.Cluster)
+	}
+	if !token.MatchString(string(c.ID)) {
+		return fmt.Errorf("%w: node id %q must be 1 to 64 letters, digits, '-' or '_'", ErrConfig, c.ID)
+	}
+	seen := map[raft.NodeID]bool{}
+	for _, id := range c.Members {
+		if !token.MatchString(string(id)) {
+			return fmt.Errorf("%w: member id %q must be 1 to 64 letters, digits, '-' or '_'", ErrConfig, id)
+		}
+		if seen[id] {
+			return fmt.Errorf("%w: member %s is listed twice", ErrConfig, id)
+		}
+		seen[id] = true
+	}
+	if len(c.Members) > 0 && !seen[c.ID] {
+		return fmt.Errorf("%w: members %v do not include this node, %s", ErrConfig, c.Members, c.ID)
+	}
+	if c.Dir == "" && c.Log == nil {
+		return fmt.Errorf("%w: no directory for the log", ErrConfig)
+	}
+	setDefault(&c.URL, nats.DefaultURL)
+	setDefault(&c.Prefix, "quorate")
+	setDefault(&c.HeartbeatInterval, 50*time.Millisecond)
+	setDefault(&c.ElectionTimeout, 500*time.Millisecond)
+	setDefault(&c.MaxInFlight, 4)
+	setDefault(&c.MaxInFlightBytes, 8<<20)
+	setDefault(&c.MaxUncommittedBytes, 64<<20)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.ElectionTimeout < 4*c.HeartbeatInterval {
+		return fmt.Errorf("%w: election timeout %v is less than four heartbeat intervals of %v",
+			ErrConfig, c.ElectionTimeout, c.HeartbeatInterval)
+	}
+	return nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

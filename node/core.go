@@ -1,0 +1,371 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"quorate/node/raft"
+	"quorate/storage"
+	"quorate/transport"
+)
+
+// raftCore is the RaftCore goroutine: it owns all Raft state and is the only writer of the log, the vote and the state
+// machine. Nothing in here has a lock, because nothing in here is anyone else's.
+//
+// It is one loop: wait for one input, drain what else is waiting, hand all of it to the engine, execute the engine's
+// output once. Under load the batches grow by themselves; idle, a write waits for nobody.
+type raftCore struct {
+	cfg       Config
+	self      raft.Peer
+	genesis   storage.Genesis
+	engine    *raft.Engine
+	log       storage.LogStore
+	sm        StateMachine
+	transport transport.Transport
+	logger    *slog.Logger
+
+	in      inputs
+	taken   drained
+	syncing chan<- syncItem
+	// The newest write made, and the newest that is durable; see congested.
+	writtenSeq, durableSeq uint64
+
+	workers map[uint64]*workerHandle
+	group   *sync.WaitGroup
+	watch   *watch
+
+	proposals proposals
+	reads     readWaiters
+	replies   replies
+	// applied is the log id of the newest entry that the state machine has.
+	applied raft.LogID
+	// lastTime is the log time of the newest entry.
+	lastTime int64
+	// violations counts what was refused because Raft rules it out; suspects are those that concern a target now.
+	violations map[string]uint64
+	suspects   []string
+	// targetsAt is when the state of the targets is published next.
+	targetsAt time.Time
+}
+
+type workerHandle struct {
+	target chan raft.Target
+	stop   context.CancelFunc
+}
+
+// maxUnsynced is how many writes may wait for the disk before no more input is taken: fewer than would make the log store
+// block.
+const maxUnsynced = 256
+
+// run is the loop. It returns when the context ends, or with the error that stops the node.
+func (c *raftCore) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	defer c.end()
+	for {
+		if !c.receive(ctx, timer) {
+			return nil
+		}
+		c.step()
+		if err := c.execute(ctx, c.engine.Output()); err != nil {
+			return err
+		}
+		timer.Reset(time.Until(c.engine.Deadline()))
+	}
+}
+
+// receive waits for one input and drains the rest. It returns false when the context has ended.
+func (c *raftCore) receive(ctx context.Context, timer *time.Timer) bool {
+	d := &c.taken
+	d.reset()
+	api, rpc := c.in.api, c.in.rpc
+	if c.congested() {
+		api, rpc = nil, nil
+	}
+	if c.backlogged() || c.awaitingSync() {
+		api = nil
+	}
+	if c.mustApply() { // there is work already: take what is here and do not wait
+		d.drain(&c.in, rpc != nil, api != nil)
+		return ctx.Err() == nil
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case d.durable = <-c.in.durable:
+	case p := <-c.in.progress:
+		d.progress = append(d.progress, p)
+	case a := <-c.in.answers:
+		d.answers = append(d.answers, a)
+	case r := <-rpc:
+		d.rpc = append(d.rpc, r)
+	case r := <-api:
+		d.api = append(d.api, r)
+	case <-timer.C:
+	}
+	if len(d.api) > 0 {
+		// Users who were answered a moment ago are about to ask again. Let those that can run do so: they all fit into one
+		// write, and when nobody else is there this costs nothing.
+		runtime.Gosched()
+	}
+	d.drain(&c.in, rpc != nil, api != nil)
+	return true
+}
+
+// congested: the disk is far behind; more writes would block the loop itself.
+func (c *raftCore) congested() bool { return c.writtenSeq-c.durableSeq >= maxUnsynced }
+
+// awaitingSync: a write is on its way to the disk. Users' requests gather meanwhile and become one larger write, which is what makes
+// an fsync for each batch affordable; more and smaller writes would only keep the disk busy.
+func (c *raftCore) awaitingSync() bool { return c.writtenSeq > c.durableSeq }
+
+// backlogged: so much is proposed and not yet committed that users must wait.
+func (c *raftCore) backlogged() bool { return c.proposals.bytes >= c.cfg.MaxUncommittedBytes }
+
+// step hands what was taken to the engine. Timers are judged after the messages that arrived before them, and before
+// users are heard: a leader that was paused finds that its quorum is gone before it takes their input.
+func (c *raftCore) step() {
+	now := time.Now()
+	d := &c.taken
+	if d.durable > c.durableSeq {
+		c.durableSeq = d.durable
+		c.engine.Durable(now, d.durable)
+	}
+	for _, p := range d.progress {
+		c.engine.Progress(now, p)
+	}
+	for _, a := range d.answers {
+		if a.vote != nil {
+			c.engine.VoteAnswer(a.arrived, a.vote)
+		} else {
+			c.engine.ProbeAnswer(a.arrived, a.probed, a.gone, a.roundTrip)
+		}
+	}
+	for _, r := range d.rpc {
+		to := c.replies.keep(r)
+		switch req := r.Request.(type) {
+		case *raft.AppendRequest:
+			c.engine.Append(r.Arrived, req, to)
+		case *raft.VoteRequest:
+			c.engine.VoteRequested(r.Arrived, req, to)
+		}
+	}
+	c.engine.Tick(now)
+	c.takeRequests(now)
+}
+
+// takeRequests proposes and reads for users: all proposals of a pass are appended in one step, all its reads share one
+// token.
+func (c *raftCore) takeRequests(now time.Time) {
+	requests := c.taken.api
+	if len(requests) == 0 {
+		return
+	}
+	if c.engine.Role() != raft.Leader {
+		err := &NotLeaderError{Leader: c.engine.Leader().ID}
+		for _, r := range requests {
+			r.pending.resolve(Result{}, err)
+		}
+		return
+	}
+	entries := make([]raft.Entry, 0, len(requests))
+	var reads []*Pending
+	c.lastTime = max(c.lastTime, now.UnixNano())
+	for _, r := range requests {
+		if r.read {
+			reads = append(reads, r.pending)
+			continue
+		}
+		entries = append(entries, raft.Entry{Kind: raft.EntryCommand, Time: c.lastTime, Data: r.pending.data})
+	}
+	if len(entries) > 0 {
+		first, _ := c.engine.Propose(now, entries)
+		for _, r := range requests {
+			if r.read {
+				continue
+			}
+			r.pending.id = first
+			first.Index++
+			c.proposals.add(r.pending)
+		}
+	}
+	if len(reads) > 0 {
+		c.engine.Read(now, c.reads.add(reads))
+	}
+}
+
+// execute does what the engine decided: one write to the log, one nudge for each worker, the replies, one slice of
+// applying.
+func (c *raftCore) execute(ctx context.Context, out raft.Output) error {
+	if out.Write != nil {
+		if err := c.write(out.Write); err != nil {
+			return err
+		}
+	}
+	for _, v := range out.Votes {
+		c.sendVote(v)
+	}
+	for i := range out.VoteReplies {
+		c.replies.answer(out.VoteReplies[i].To, &out.VoteReplies[i].Response)
+	}
+	for i := range out.AppendReplies {
+		c.replies.answer(out.AppendReplies[i].To, &out.AppendReplies[i].Response)
+	}
+	if out.Probe != nil {
+		c.probe(ctx, *out.Probe)
+	}
+	if out.Replicate {
+		c.replicate(ctx)
+	}
+	for _, v := range out.Violations {
+		c.refuse(v)
+	}
+	for _, r := range out.Reads {
+		c.reads.decided(r, c.applied.Index, &NotLeaderError{Leader: c.engine.Leader().ID})
+	}
+	if err := c.apply(); err != nil {
+		return err
+	}
+	c.observe(out.Changed)
+	return nil
+}
+
+// refuse notes that a peer did what Raft rules out, and that it was refused. What is kept of that is bounded: a peer that lies, lies often.
+func (c *raftCore) refuse(violation string) {
+	const mostKinds, mostSuspects = 32, 16
+	c.logger.Error("refused what Raft rules out", "what", violation)
+	if _, known := c.violations[violation]; !known && len(c.violations) >= mostKinds {
+		violation = "other violations of Raft"
+	}
+	c.violations[violation]++
+	if c.engine.Role() == raft.Leader && len(c.suspects) < mostSuspects {
+		c.suspects = append(c.suspects, violation)
+	}
+}
+
+// write gives a change to the log store. The leader encodes its own entries here, once: the same bytes go to every disk
+// and wire.
+func (c *raftCore) write(w *raft.Write) error {
+	for i := range w.Append {
+		entry := &w.Append[i]
+		if entry.Raw == nil {
+			if entry.Time == 0 {
+				c.lastTime = max(c.lastTime, time.Now().UnixNano())
+				entry.Time = c.lastTime
+			}
+			if err := storage.SealEntry(entry); err != nil {
+				return fmt.Errorf("encode entry %v: %w", entry.ID, err)
+			}
+		}
+		c.lastTime = max(c.lastTime, entry.Time)
+	}
+	commit, err := c.log.Write(storage.Write{Vote: w.Vote, TruncateFrom: w.TruncateFrom, Append: w.Append})
+	if err != nil {
+		return fmt.Errorf("write the log: %w", err)
+	}
+	c.writtenSeq = w.Seq
+	c.syncing <- syncItem{seq: w.Seq, commit: commit} // has room for more than maxUnsynced
+	return nil
+}
+
+func (c *raftCore) sendVote(v raft.SendVote) {
+	c.transport.Call(v.To, &v.Request, c.cfg.ElectionTimeout, func(a transport.Answer) {
+		resp, ok := a.Response.(*raft.VoteResponse)
+		if a.Err != nil || !ok {
+			return // a vote that does not come is not given
+		}
+		select {
+		case c.in.answers <- answer{vote: resp, arrived: a.Arrived}:
+		default:
+		}
+	})
+}
+
+// probe asks NATS whether the leader's process is there.
+func (c *raftCore) probe(ctx context.Context, peer raft.Peer) {
+	sent := time.Now()
+	c.transport.Call(peer, &transport.PingRequest{}, c.cfg.HeartbeatInterval*2, func(a transport.Answer) {
+		now := time.Now()
+		outcome := answer{
+			probed: peer, gone: errors.Is(a.Err, transport.ErrNoResponders), roundTrip: now.Sub(sent), arrived: now,
+		}
+		select {
+		case c.in.answers <- outcome: // the engine asks one at a time, so there is room
+		case <-ctx.Done():
+		}
+	})
+}
+
+// replicate starts a worker for each new target, stops those whose target is gone, and tells the others the newest.
+func (c *raftCore) replicate(ctx context.Context) {
+	targets := c.engine.Replication()
+	for id, w := range c.workers {
+		served := false
+		for _, t := range targets {
+			served = served || t.Worker == id
+		}
+		if !served {
+			w.stop()
+			delete(c.workers, id)
+		}
+	}
+	for _, t := range targets {
+		if w, ok := c.workers[t.Worker]; ok {
+			replace(w.target, t)
+			continue
+		}
+		c.startWorker(ctx, t)
+	}
+	if len(targets) == 0 && c.engine.Role() != raft.Leader {
+		c.proposals.orphan()
+		c.suspects = nil
+	}
+}
+
+func (c *raftCore) startWorker(ctx context.Context, t raft.Target) {
+	ctx, stop := context.WithCancel(ctx)
+	handle := &workerHandle{target: make(chan raft.Target, 1), stop: stop}
+	c.workers[t.Worker] = handle
+	limits := raft.ReplicatorConfig{
+		HeartbeatInterval: c.cfg.HeartbeatInterval,
+		MaxInFlight:       c.cfg.MaxInFlight,
+		MaxInFlightBytes:  c.cfg.MaxInFlightBytes,
+		MaxMessageBytes:   maxMessageBytes(c.transport),
+	}
+	w := &worker{
+		target:   handle.target,
+		progress: c.in.progress,
+		// Room for what the replicator can have under way, so that the transport's goroutine does not wait here.
+		answers:    make(chan appendAnswer, 256),
+		replicator: raft.NewReplicator(limits, t, time.Now()),
+		log:        c.log,
+		transport:  c.transport,
+		self:       c.self,
+		newest:     t,
+		timeout:    2 * c.cfg.ElectionTimeout,
+		logger:     c.logger,
+	}
+	c.group.Go(func() { w.run(ctx) })
+}
+
+// maxMessageBytes leaves room for what surrounds the entries, and keeps messages small enough that a heartbeat does not wait
+// long behind one.
+func maxMessageBytes(t transport.Transport) int {
+	const most, envelope = 512 << 10, 4 << 10
+	return max(1, min(most, t.MaxRequestBytes()-envelope))
+}
+
+// end answers everything that waits. The workers end with the context.
+func (c *raftCore) end() {
+	c.proposals.failAll(ErrStopped)
+	c.reads.failAll(ErrStopped)
+	c.replies.refuseAll("node is stopped")
+	for _, w := range c.workers {
+		w.stop()
+	}
+}

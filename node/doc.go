@@ -1,0 +1,30 @@
+// Package node runs a Raft consensus node whose network is NATS: Start replicates your StateMachine.
+//
+// # The life of a write
+//
+// Propose puts the command into the api channel, with a channel of its own for the reply. RaftCore, the one goroutine
+// that owns all Raft state, takes it together with whatever else waits, and hands all of it to the engine (package raft),
+// which gives the entries their places in the log. RaftCore encodes each entry once, with its checksum, and gives
+// the log store one batch. Then two things happen at the same time:
+//
+//   - The sync waiter waits until the batch is on this node's disk, and tells RaftCore through the durable channel.
+//   - Each replication worker, told of the newest log id through its target channel, reads the new entries from the log's
+//     window in memory and sends them, the very bytes that went to disk, over NATS. The follower's RaftCore checks them,
+//     writes them, and answers when its own sync waiter says that they are on disk. The worker reports the matched log id
+//     through the progress channel.
+//
+// When a majority has the entry on disk, the engine commits it. When it is on the leader's own disk too, RaftCore
+// applies it to the state machine and sends the machine's result into the reply channel.
+//
+// Nothing is acknowledged before it is on a majority of the disks, and no answer to a peer leaves before what it
+// says is on disk: the engine holds it back until then. Nothing blocks RaftCore: every channel into it is bounded, so that
+// whoever sends waits instead; those out of it hold the newest value only.
+//
+// # Goroutines
+//
+//	RaftCore            core.go        one; the only writer of log, vote and state machine
+//	replication worker  worker.go      one a target, while this node leads; reads the log, writes nothing
+//	sync waiter         syncwaiter.go  one; waits for fsync
+//
+// All of them end before Node.Done is closed.
+package node

@@ -1,0 +1,44 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+
+	"quorate/node/raft"
+)
+
+var (
+	// ErrBusy says that the node has more waiting work than it takes on. Nothing was proposed; try again later.
+	ErrBusy = errors.New("node is busy: too many proposals are waiting")
+	// ErrStopped says that the node was closed or has failed. See Node.Err for the cause.
+	ErrStopped = errors.New("node is stopped")
+	// ErrUnknownOutcome says that a proposal was handed over, but whether it was, or will be, committed is not known:
+	// time ran out, the leader changed or the node stopped before the answer.
+	ErrUnknownOutcome = errors.New("outcome unknown: the proposal may or may not take effect")
+	// ErrLost says that a proposal did not take effect and never will: another leader's entry stands in its place.
+	ErrLost = errors.New("proposal was lost: another leader overwrote it; it did not take effect")
+	// ErrNotInitialized says that the cluster's genesis is not agreed yet.
+	ErrNotInitialized = errors.New("cluster is not initialized yet")
+)
+
+// NotLeaderError says that this node does not lead. Nothing was proposed or read.
+type NotLeaderError struct {
+	// Leader is the leader as far as this node knows, or empty.
+	Leader raft.NodeID
+}
+
+func (e *NotLeaderError) Error() string {
+	if e.Leader == "" {
+		return "not leader (no leader is known)"
+	}
+	return fmt.Sprintf("not leader (leader is %s)", e.Leader)
+}
+
+// TooLargeError says that a command is larger than the cluster's entries may be.
+type TooLargeError struct {
+	Size, Limit int
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("command of %d bytes is too large: the limit is %d bytes", e.Size, e.Limit)
+}

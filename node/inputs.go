@@ -1,0 +1,96 @@
+package node
+
+import (
+	"time"
+
+	"quorate/node/raft"
+	"quorate/transport"
+)
+
+// The channels into RaftCore. Each is bounded; whoever sends waits, or is refused, or leaves the newest value only.
+type inputs struct {
+	// api: user → RaftCore. Each request carries its own reply channel.
+	api chan request
+	// rpc: transport → RaftCore. A full channel refuses the peer, who tries again.
+	rpc chan transport.Incoming
+	// progress: workers → RaftCore.
+	progress chan raft.Progress
+	// answers: transport → RaftCore, of RaftCore's own votes and probes. Lost if full, as on the network.
+	answers chan answer
+	// durable: sync waiter → RaftCore, the newest write on disk.
+	durable chan uint64
+}
+
+func newInputs() inputs {
+	return inputs{
+		api:      make(chan request, 4096),
+		rpc:      make(chan transport.Incoming, 256),
+		progress: make(chan raft.Progress, 64),
+		answers:  make(chan answer, 64),
+		durable:  make(chan uint64, 1),
+	}
+}
+
+// request is one call of a user.
+type request struct {
+	// pending gets the outcome of a proposal, or of a read if read is set.
+	pending *Pending
+	read    bool
+}
+
+// answer is what became of a vote request or a probe.
+type answer struct {
+	vote *raft.VoteResponse
+	// probed is the peer of a probe, gone its outcome.
+	probed    raft.Peer
+	gone      bool
+	roundTrip time.Duration
+	arrived   time.Time
+}
+
+// drained is what one pass of the loop handles together, in the order of the fields: first what completes earlier work
+// and shows how things stand, then the peers' requests; the timers are judged then, and users come last.
+type drained struct {
+	durable  uint64
+	progress []raft.Progress
+	answers  []answer
+	rpc      []transport.Incoming
+	api      []request
+}
+
+// Bounds of one pass, so that a flood of one kind delays the others by little.
+const (
+	maxDrainRPC = 64
+	maxDrainAPI = 2048
+)
+
+func (d *drained) reset() {
+	d.durable = 0
+	d.progress = d.progress[:0]
+	d.answers = d.answers[:0]
+	clear(d.rpc)
+	d.rpc = d.rpc[:0]
+	clear(d.api)
+	d.api = d.api[:0]
+}
+
+// drain takes what else is waiting, without blocking. What RaftCore cannot take on now (rpc or api) stays in its channel.
+func (d *drained) drain(in *inputs, rpc, api bool) {
+	select {
+	case seq := <-in.durable:
+		d.durable = seq
+	default:
+	}
+	for range len(in.progress) {
+		d.progress = append(d.progress, <-in.progress)
+	}
+	for range len(in.answers) {
+		d.answers = append(d.answers, <-in.answers)
+	}
+	for n := len(in.rpc); rpc && n > 0 && len(d.rpc) < maxDrainRPC; n-- {
+		d.rpc = append(d.rpc, <-in.rpc)
+	}
+	for n := len(in.api); api && n > 0 && len(d.api) < maxDrainAPI; n-- {
+		d.api = append(d.api, <-in.api)
+	}
+}

@@ -1,0 +1,327 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"github.com/nats-io/nats.go"
+
+	"quorate/node/raft"
+	"quorate/storage"
+	"quorate/storage/pebblelog"
+	"quorate/transport"
+)
+
+// Node is a running member of a cluster. All methods are safe from several goroutines.
+type Node struct {
+	cfg    Config
+	self   raft.Peer
+	boot   uint64
+	log    storage.LogStore
+	sm     StateMachine
+	logger *slog.Logger
+
+	in     inputs
+	links  links
+	watch  watch
+	limit  atomic.Int64 // MaxCommandBytes
+	gather *gathering
+
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+	err    error // set before done is closed
+}
+
+// Start opens the node's directory and starts the node. It returns when the directory is open; connecting to NATS,
+// agreeing on the genesis and electing a leader go on in the background: WaitLeader waits for that.
+// The context bounds the start only. The node takes over sm and closes it, also when Start fails.
+//
+// Errors: ErrConfig, and those of a directory that cannot be used.
+func Start(ctx context.Context, cfg Config, sm StateMachine) (*Node, error) {
+	n, err := start(ctx, cfg, sm)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start node %s of cluster %s: %w", cfg.ID, cfg.Cluster, err), sm.Close())
+	}
+	return n, nil
+}
+
+func start(ctx context.Context, cfg Config, sm StateMachine) (*Node, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg:    cfg,
+		boot:   randomID(),
+		sm:     sm,
+		logger: cfg.Logger.With("cluster", cfg.Cluster, "node", string(cfg.ID)),
+		in:     newInputs(),
+		log:    cfg.Log,
+		done:   make(chan struct{}),
+	}
+	var runCtx context.Context
+	runCtx, n.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	if n.log == nil {
+		log, err := pebblelog.OpenLog(cfg.Dir, pebblelog.Options{
+			Logger:  n.logger,
+			OnFatal: func(err error) { n.fail(fmt.Errorf("log store: %w", err)) },
+		})
+		if err != nil {
+			return nil, err
+		}
+		n.log = log
+	}
+	if err := n.identify(); err != nil {
+		return nil, errors.Join(err, n.log.Close())
+	}
+	restored, err := n.restore()
+	if err != nil {
+		return nil, errors.Join(err, n.log.Close())
+	}
+	n.gather = newGathering(n)
+	n.watch.init(n.initialStatus(restored))
+	go n.run(runCtx, restored)
+	return n, nil
+}
+
+// run is the life of the node: connect, agree on the genesis, be RaftCore, end. Everything it starts has ended when done is closed.
+func (n *Node) run(ctx context.Context, restored restored) {
+	var group sync.WaitGroup
+	err := n.live(ctx, &group, restored)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause // Close, or the failure that came first
+	}
+	n.cancel(err) // whatever still runs ends with it
+	n.answerLeftOver()
+	closing := n.links.close(context.WithoutCancel(ctx))
+	group.Wait()
+	if closing = errors.Join(closing, n.sm.Close(), n.log.Close()); closing != nil {
+		err = errors.Join(err, closing)
+	}
+	n.err = err
+	if errors.Is(n.err, ErrStopped) {
+		n.logger.Info("node stopped")
+	} else {
+		n.logger.Error("node failed", "error", n.err)
+	}
+	n.watch.end(n.err)
+	close(n.done)
+	n.answerLeftOver() // whoever squeezed in between
+}
+
+func (n *Node) live(ctx context.Context, group *sync.WaitGroup, restored restored) error {
+	if err := n.links.open(ctx, n); err != nil {
+		return err
+	}
+	if err := n.links.transport.Listen(n.receive); err != nil {
+		return fmt.Errorf("listen to peers: %w", err)
+	}
+	genesis, err := n.gather.agree(ctx)
+	if err != nil {
+		return err
+	}
+	n.links.transport.SetCluster(genesis.ClusterID())
+	n.limit.Store(int64(min(genesis.MaxEntryBytes, math.MaxInt32)))
+
+	syncing := make(chan syncItem, 2*maxUnsynced)
+	waiter := &syncWaiter{items: syncing, durable: n.in.durable, fail: n.fail}
+	group.Go(func() { waiter.run(ctx) })
+	core := n.newCore(genesis, restored, syncing, group)
+	return core.run(ctx)
+}
+
+// receive hands a peer's request on: to RaftCore, or to the genesis.
+func (n *Node) receive(in transport.Incoming) {
+	switch req := in.Request.(type) {
+	case *transport.HelloRequest:
+		n.gather.hello(in, req)
+	case *transport.AdoptRequest:
+		n.gather.adopt(in, req)
+	default:
+		select {
+		case n.in.rpc <- in:
+		default:
+			in.Refuse("busy: too many requests are waiting")
+		}
+	}
+}
+
+// fail stops the node with an error. The first one is what Err tells.
+func (n *Node) fail(err error) { n.cancel(err) }
+
+// answerLeftOver answers users whose requests RaftCore will not take any more.
+func (n *Node) answerLeftOver() {
+	for {
+		select {
+		case r := <-n.in.api:
+			r.pending.resolve(Result{}, ErrStopped)
+		case in := <-n.in.rpc:
+			in.Refuse("node is stopped")
+		default:
+			return
+		}
+	}
+}
+
+// Propose replicates a command and returns the state machine's result once it is committed and applied here.
+// It blocks until then, or until the context ends. data must not be changed afterwards, also not after a return.
+//
+// Errors: *NotLeaderError, ErrBusy, *TooLargeError, ErrNotInitialized and ErrStopped if nothing was proposed; ErrLost if it was
+// overwritten; ErrUnknownOutcome (which also wraps the context's error, if that ended the wait).
+func (n *Node) Propose(ctx context.Context, data []byte) (Result, error) {
+	if err := n.admit(data); err != nil {
+		return Result{}, fmt.Errorf("propose: %w", err)
+	}
+	p := newPending(data)
+	select {
+	case n.in.api <- request{pending: p}:
+	case <-ctx.Done():
+		return Result{}, fmt.Errorf("propose: %w: %w", ErrBusy, ctx.Err())
+	case <-n.done:
+		return Result{}, fmt.Errorf("propose: %w", ErrStopped)
+	}
+	result, err := n.await(ctx, p)
+	if err != nil {
+		return Result{}, fmt.Errorf("propose: %w", err)
+	}
+	return result, nil
+}
+
+// Submit hands a command over and returns at once, without waiting for the outcome: proposals of one goroutine
+// commit in the order of their calls. Pending.Wait tells the outcome. Unlike Propose it does not wait for room:
+// ErrBusy comes at once. All of Propose's errors may come from either.
+func (n *Node) Submit(data []byte) (*Pending, error) {
+	if err := n.admit(data); err != nil {
+		return nil, err
+	}
+	return n.submit(request{pending: newPending(data)})
+}
+
+// SubmitRead is ReadIndex without the wait: Pending.Wait returns when a read of the state machine is linearizable.
+func (n *Node) SubmitRead() (*Pending, error) {
+	if err := n.admit(nil); err != nil {
+		return nil, err
+	}
+	return n.submit(request{pending: newPending(nil), read: true})
+}
+
+func (n *Node) submit(r request) (*Pending, error) {
+	select {
+	case n.in.api <- r:
+	default:
+		return nil, ErrBusy
+	}
+	select {
+	case <-n.done:
+		n.answerLeftOver()
+	default:
+	}
+	return r.pending, nil
+}
+
+// ReadIndex returns when this node's state machine includes every command that was committed when ReadIndex was
+// called: a read of the state machine after it is linearizable (dissertation section 6.4). Waiting reads share one round to the
+// quorum. Only the leader can do it; others return *NotLeaderError. The result is the read index.
+func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
+	if err := n.admit(nil); err != nil {
+		return 0, fmt.Errorf("read index: %w", err)
+	}
+	p := newPending(nil)
+	select {
+	case n.in.api <- request{pending: p, read: true}:
+	case <-ctx.Done():
+		return 0, fmt.Errorf("read index: %w", ctx.Err())
+	case <-n.done:
+		return 0, fmt.Errorf("read index: %w", ErrStopped)
+	}
+	result, err := n.await(ctx, p)
+	switch {
+	case err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return 0, fmt.Errorf("read index: %w", ctx.Err()) // a read that was not answered has no outcome to know
+	case err != nil:
+		return 0, fmt.Errorf("read index: %w", err)
+	}
+	return result.ID.Index, nil
+}
+
+// await waits for the outcome, also when the node stops in between.
+func (n *Node) await(ctx context.Context, p *Pending) (Result, error) {
+	select {
+	case o := <-p.reply:
+		return o.result, o.err
+	case <-ctx.Done():
+		return p.Wait(ctx)
+	case <-n.done:
+		n.answerLeftOver()
+		return p.Wait(ctx)
+	}
+}
+
+// admit refuses what need not be handed over.
+func (n *Node) admit(data []byte) error {
+	select {
+	case <-n.done:
+		return ErrStopped
+	default:
+	}
+	limit := n.limit.Load()
+	if limit == 0 {
+		return ErrNotInitialized
+	}
+	if int64(len(data)) > limit {
+		return &TooLargeError{Size: len(data), Limit: int(limit)}
+	}
+	return nil
+}
+
+// MaxCommandBytes is the largest command that Propose takes; 0 while the genesis is not agreed.
+func (n *Node) MaxCommandBytes() int { return int(n.limit.Load()) }
+
+// Conn is the NATS connection for client traffic: services on top of the node subscribe here, so that no flood of requests
+// delays a heartbeat, which travels on another. It is nil until NATS was reached, and if Config.Transport
+// replaced NATS.
+func (n *Node) Conn() *nats.Conn { return n.links.clientConn() }
+
+// Config returns the configuration that the node runs with, defaults filled in.
+func (n *Node) Config() Config { return n.cfg }
+
+// Done is closed when the node has stopped, by Close or by a failure; Err then tells which.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err returns nil while the node runs, ErrStopped after Close, and else the failure that stopped it.
+func (n *Node) Err() error {
+	select {
+	case <-n.done:
+		return n.err
+	default:
+		return nil
+	}
+}
+
+// Close stops the node: what waits is answered with ErrStopped or ErrUnknownOutcome, the log, the state machine and the
+// connections are closed. It blocks until everything has ended or the context does. It returns the failure if the
+// node had failed before, else nil.
+func (n *Node) Close(ctx context.Context) error {
+	n.cancel(ErrStopped)
+	select {
+	case <-n.done:
+	case <-ctx.Done():
+		return fmt.Errorf("close node %s: %w", n.cfg.ID, ctx.Err())
+	}
+	if n.err == ErrStopped { // not errors.Is: what is joined to it went wrong while stopping
+		return nil
+	}
+	return n.err
+}
+
+func randomID() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails, by its documentation
+	return max(1, binary.LittleEndian.Uint64(b[:]))
+}

@@ -1,0 +1,124 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"quorate/node/raft"
+)
+
+// Result is what became of a committed proposal.
+type Result struct {
+	// ID is the log id of the command. Its index is the command's place in the one order that all nodes share.
+	ID raft.LogID
+	// Value is what the state machine returned for the command.
+	Value []byte
+}
+
+// outcome is what became of a proposal or a read.
+type outcome struct {
+	result Result
+	err    error
+}
+
+// Pending is a proposal or a read on its way.
+type Pending struct {
+	data  []byte
+	id    raft.LogID
+	reply chan outcome // has room for the one outcome, so that RaftCore never waits for a reader
+}
+
+func newPending(data []byte) *Pending {
+	return &Pending{data: data, reply: make(chan outcome, 1)}
+}
+
+// Wait blocks until the outcome is known or the context ends. It must be called by one goroutine, and once.
+func (p *Pending) Wait(ctx context.Context) (Result, error) {
+	select {
+	case o := <-p.reply:
+		return o.result, o.err
+	default:
+	}
+	select {
+	case o := <-p.reply:
+		return o.result, o.err
+	case <-ctx.Done():
+		return Result{}, errors.Join(ErrUnknownOutcome, ctx.Err())
+	}
+}
+
+func (p *Pending) resolve(result Result, err error) {
+	p.reply <- outcome{result: result, err: err}
+}
+
+// proposals are the commands of this node that wait to be committed and applied. It belongs to RaftCore.
+type proposals struct {
+	// waiting, in ascending order of index, are those of the present leadership.
+	waiting []*Pending
+	head    int
+	// orphans are those of earlier leaderships: another leader decides about them. By index, since several
+	// leaderships may have used the same.
+	orphans map[uint64][]*Pending
+	// bytes of the commands in waiting.
+	bytes int
+}
+
+func (p *proposals) add(w *Pending) {
+	p.waiting = append(p.waiting, w)
+	p.bytes += len(w.data)
+}
+
+// orphan keeps what waits when leadership ends. Its outcome is known when its index is applied: it was committed
+// after all, or something else stands there.
+func (p *proposals) orphan() {
+	for _, w := range p.waiting[p.head:] {
+		if p.orphans == nil {
+			p.orphans = map[uint64][]*Pending{}
+		}
+		p.orphans[w.id.Index] = append(p.orphans[w.id.Index], w)
+	}
+	p.waiting, p.head, p.bytes = nil, 0, 0
+}
+
+// applied answers whoever waits for the index of an entry that was applied.
+func (p *proposals) applied(id raft.LogID, value []byte) {
+	if p.head < len(p.waiting) && p.waiting[p.head].id.Index == id.Index {
+		w := p.waiting[p.head]
+		p.waiting[p.head] = nil
+		p.head++
+		if p.head == len(p.waiting) {
+			p.waiting, p.head = p.waiting[:0], 0
+		}
+		p.bytes -= len(w.data)
+		w.decide(id, value)
+	}
+	if len(p.orphans) == 0 {
+		return
+	}
+	for _, w := range p.orphans[id.Index] {
+		w.decide(id, value)
+	}
+	delete(p.orphans, id.Index)
+}
+
+// decide answers a proposal by what stands in its place now.
+func (w *Pending) decide(id raft.LogID, value []byte) {
+	if w.id != id {
+		w.resolve(Result{}, ErrLost)
+		return
+	}
+	w.resolve(Result{ID: id, Value: value}, nil)
+}
+
+// failAll answers everyone when the node stops.
+func (p *proposals) failAll(cause error) {
+	err := fmt.Errorf("%w: %w", ErrUnknownOutcome, cause)
+	p.orphan()
+	for _, ws := range p.orphans {
+		for _, w := range ws {
+			w.resolve(Result{}, err)
+		}
+	}
+	p.orphans = nil
+}

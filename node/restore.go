@@ -1,0 +1,130 @@
+package node
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"quorate/node/raft"
+	"quorate/storage"
+)
+
+// restored is what the node found on its disks.
+type restored struct {
+	applied     raft.LogID
+	memberships []raft.MembershipAt
+	log         raft.LogView
+	lastTime    int64
+}
+
+// identify reads whose directory this is, or makes a fresh one this node's: its incarnation is on disk before anyone is told.
+func (n *Node) identify() error {
+	id, ok := n.log.Identity()
+	if !ok {
+		n.self = raft.Peer{ID: n.cfg.ID, Incarnation: raft.Incarnation(randomID())}
+		return n.log.SetIdentity(storage.Identity{Cluster: n.cfg.Cluster, Peer: n.self})
+	}
+	if id.Cluster != n.cfg.Cluster || id.Peer.ID != n.cfg.ID {
+		return fmt.Errorf("directory %s belongs to node %s of cluster %s: give this node a directory of its own, or start it as what the directory says",
+			n.cfg.Dir, id.Peer.ID, id.Cluster)
+	}
+	n.self = id.Peer
+	return nil
+}
+
+// restore finds out where log and state machine stand.
+func (n *Node) restore() (restored, error) {
+	var r restored
+	if genesis, ok := n.log.Genesis(); ok {
+		r.memberships = []raft.MembershipAt{{Membership: raft.NewMembership(genesis.Members...)}}
+	}
+	if durable, ok := n.sm.(DurableStateMachine); ok {
+		applied, err := durable.Applied()
+		if err != nil {
+			return r, fmt.Errorf("state machine: %w", err)
+		}
+		r.applied = applied.Last
+		for _, record := range applied.System {
+			if record.Key != membershipRecord {
+				continue
+			}
+			at, err := decodeMembershipRecord(record)
+			if err != nil {
+				return r, err
+			}
+			r.memberships = []raft.MembershipAt{at}
+		}
+	}
+	purged, last := n.log.Purged(), n.log.Last()
+	var err error
+	if r.log, err = raft.NewLogView(purged, last, n.log.Term); err != nil {
+		return r, fmt.Errorf("read the log: %w", err)
+	}
+	if !r.log.Has(r.applied) {
+		return r, fmt.Errorf("the state goes up to entry %v, which is not in the log of %v to %v: state and log are not of one node; restore both from one backup",
+			r.applied, purged, last)
+	}
+	return r, n.scanLog(&r)
+}
+
+// scanLog reads the entries that are not applied yet, for configurations and the newest log time.
+func (n *Node) scanLog(r *restored) error {
+	last := n.log.Last().Index
+	for index := min(r.applied.Index+1, last); index > 0 && index <= last; {
+		entries, err := n.log.Entries(index, last+1, applyBatchBytes)
+		if err != nil {
+			return fmt.Errorf("read the log from index %d: %w", index, err)
+		}
+		for _, entry := range entries {
+			r.lastTime = max(r.lastTime, entry.Time)
+			if entry.Kind == raft.EntryMembership && entry.ID.Index > r.applied.Index {
+				r.memberships = append(r.memberships, raft.MembershipAt{ID: entry.ID, Membership: entry.Membership})
+			}
+		}
+		index = entries[len(entries)-1].ID.Index + 1
+	}
+	return nil
+}
+
+func (n *Node) newCore(genesis storage.Genesis, r restored, syncing chan<- syncItem, group *sync.WaitGroup) *raftCore {
+	if len(r.memberships) == 0 {
+		r.memberships = []raft.MembershipAt{{Membership: raft.NewMembership(genesis.Members...)}}
+	}
+	engine := raft.New(raft.Config{
+		Self:              n.self,
+		HeartbeatInterval: n.cfg.HeartbeatInterval,
+		ElectionTimeout:   n.cfg.ElectionTimeout,
+		Rand:              rand.New(rand.NewPCG(randomID(), randomID())),
+	}, raft.Restored{Vote: n.log.Vote(), Log: r.log, Committed: r.applied, Memberships: r.memberships}, time.Now())
+	return &raftCore{
+		cfg:        n.cfg,
+		self:       n.self,
+		genesis:    genesis,
+		engine:     engine,
+		log:        n.log,
+		sm:         n.sm,
+		transport:  n.links.transport,
+		logger:     n.logger,
+		in:         n.in,
+		syncing:    syncing,
+		workers:    map[uint64]*workerHandle{},
+		group:      group,
+		watch:      &n.watch,
+		applied:    r.applied,
+		lastTime:   r.lastTime,
+		violations: map[string]uint64{},
+	}
+}
+
+func joinIDs(ids []raft.NodeID) string {
+	var b strings.Builder
+	for i, id := range ids {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(string(id))
+	}
+	return b.String()
+}

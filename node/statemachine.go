@@ -1,0 +1,110 @@
+package node
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"quorate/node/raft"
+)
+
+// StateMachine is what a cluster replicates: the user's own code. Every node applies the same commands in the same
+// order to its own instance, and must come to the same state and the same results.
+//
+// Apply, Snapshot, Restore and Close are called by one goroutine (RaftCore), never two at a time. The machine's own
+// methods for reading may be called by anyone at any time, also during Apply: guarding that is the machine's business.
+//
+// Determinism: results and state may depend on the commands, their log ids and their log time only. Not on the wall
+// clock, on random numbers, on the iteration order of a map, or on the machine it runs on.
+//
+// A machine that keeps its state in memory implements this interface and nothing more: at every start it begins empty,
+// and the node restores the newest snapshot and applies the log after it. A machine with a state on disk implements
+// DurableStateMachine as well.
+type StateMachine interface {
+	// Apply applies a batch and returns one result for each command, in order; a result may be nil. Results go to
+	// whoever proposed the command; an outcome such as "condition not met" is a result, not an error.
+	// An error, or a panic, means that this node's state can no longer be trusted: the node stops with it, and the
+	// program that embeds it lives on.
+	// Apply should return within milliseconds: one command must stay well below an election timeout.
+	Apply(batch Batch) (results [][]byte, err error)
+
+	// Snapshot returns a read-only view of the state as it is now. It must return at once; the view is read later, by
+	// another goroutine, while Apply goes on.
+	Snapshot() (Snapshot, error)
+
+	// Restore replaces the whole state by what a Snapshot's WriteTo wrote. If it fails, the old state must be intact;
+	// a machine with a state on disk must survive a crash at any instant with either the old state or the new.
+	Restore(ctx context.Context, meta SnapshotMeta, r io.Reader) error
+
+	// Close releases what the machine holds. Nothing is called after it.
+	Close() error
+}
+
+// DurableStateMachine is a StateMachine whose state survives a restart. It stores each Batch's Last and System
+// atomically with the changes of its commands: after a crash it is at the end of some batch, never inside one.
+type DurableStateMachine interface {
+	StateMachine
+
+	// Applied returns what the state on disk includes, as of the newest batch that is durable now. It is called when
+	// the node starts, before any other method, and at times while it runs.
+	Applied() (Applied, error)
+
+	// Sync makes all applied batches durable and returns when they are. The machine may do so by itself at any time;
+	// it need not do so after each batch, since the log keeps what the state has not made durable.
+	Sync(ctx context.Context) error
+}
+
+// Batch is a run of committed log entries, to be applied in one step.
+type Batch struct {
+	// Commands to apply, in log order. May be empty: entries that are none of the machine's business count too.
+	Commands []Command
+	// Last is the log id of the batch's last entry. A durable machine stores it with the state.
+	Last raft.LogID
+	// System holds records of the node's own (membership, sessions). A durable machine stores them with the state, by
+	// key, and gives them back in Applied; others ignore them, and no machine looks inside.
+	System []SystemRecord
+}
+
+// SystemRecord is one record of the node's own, stored with the state. An empty Value deletes the record.
+type SystemRecord struct {
+	Key   string
+	Value []byte
+}
+
+// Command is one committed command.
+type Command struct {
+	// ID is the log id; its index is unique, never reused, and grows from command to command.
+	ID raft.LogID
+	// Time is the log time: the leader's clock when the command was proposed, never less than that of the command
+	// before. The same on all nodes.
+	Time time.Time
+	// Data is what was proposed. It is shared and must not be changed; a machine may keep it.
+	Data []byte
+}
+
+// Applied says up to where a durable state machine's state on disk goes.
+type Applied struct {
+	// Last is the Batch.Last of the newest durable batch, or zero for a state that nothing was applied to.
+	Last raft.LogID
+	// System holds the newest value of every System record, in ascending order of keys.
+	System []SystemRecord
+}
+
+// Snapshot is a read-only view of a state machine at one log id.
+type Snapshot interface {
+	// WriteTo writes the whole state. It runs beside Apply, in a goroutine of its own.
+	WriteTo(ctx context.Context, w io.Writer) error
+	// Close releases the view. It is called once, whether or not WriteTo was.
+	Close() error
+}
+
+// SnapshotMeta describes a snapshot.
+type SnapshotMeta struct {
+	// Last is the log id that the snapshot goes up to.
+	Last raft.LogID
+	// Membership at Last, and the log id of its entry.
+	Membership   *raft.Membership
+	MembershipID raft.LogID
+	// System holds the node's own records at Last. A durable machine stores them with the restored state.
+	System []SystemRecord
+}

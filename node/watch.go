@@ -1,0 +1,279 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"quorate/node/raft"
+)
+
+// coreState is what RaftCore publishes of itself after each pass that changed something.
+type coreState struct {
+	role       Role
+	term       uint64
+	leader     raft.NodeID
+	serving    bool
+	membership *raft.Membership
+	last       uint64
+	durable    uint64
+	committed  uint64
+	applied    uint64
+	quorumAck  time.Time
+	targets    []raft.TargetStatus
+	violations map[string]uint64
+	suspects   []string
+	failure    error
+}
+
+// sameView reports whether a watcher would see no change.
+func (s *coreState) sameView(other *coreState) bool {
+	return s.role == other.role && s.term == other.term && s.leader == other.leader && s.serving == other.serving &&
+		s.membership == other.membership && s.failure == other.failure
+}
+
+// watch hands what RaftCore publishes to those who look on. A watcher sees a change after it has happened, never before.
+type watch struct {
+	state atomic.Pointer[coreState]
+
+	mu       sync.Mutex // guards watchers and ended, and sending to watchers
+	watchers map[chan struct{}]struct{}
+	ended    bool
+}
+
+func (w *watch) init(s *coreState) {
+	w.state.Store(s)
+	w.watchers = map[chan struct{}]struct{}{}
+}
+
+func (w *watch) set(s *coreState) {
+	old := w.state.Swap(s)
+	if !s.sameView(old) {
+		w.notify()
+	}
+}
+
+func (w *watch) notify() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for ch := range w.watchers {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// add returns a channel that gets a value after changes; it is closed when the node ends.
+func (w *watch) add() chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ch := make(chan struct{}, 1)
+	ch <- struct{}{}
+	if w.ended {
+		close(ch)
+		return ch
+	}
+	w.watchers[ch] = struct{}{}
+	return ch
+}
+
+func (w *watch) remove(ch chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.watchers[ch]; ok {
+		delete(w.watchers, ch)
+		close(ch)
+	}
+}
+
+func (w *watch) end(err error) {
+	s := *w.state.Load()
+	s.role, s.leader, s.serving, s.failure = RoleStopped, "", false, err
+	w.state.Store(&s)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	for ch := range w.watchers {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+		close(ch)
+	}
+	clear(w.watchers)
+}
+
+func (n *Node) initialStatus(r restored) *coreState {
+	s := &coreState{role: RoleWaiting, last: r.log.Last().Index, durable: r.log.Last().Index, committed: r.applied.Index, applied: r.applied.Index, term: n.log.Vote().Term}
+	if len(r.memberships) > 0 {
+		s.membership = r.memberships[len(r.memberships)-1].Membership
+	}
+	return s
+}
+
+// observe publishes how RaftCore stands. What costs something to put together is renewed on changes and heartbeats only.
+func (c *raftCore) observe(changed bool) {
+	e := c.engine
+	old := c.watch.state.Load()
+	leading := e.Role() == raft.Leader
+	if !changed && old.applied == c.applied.Index && old.durable == e.DurableIndex() && !leading {
+		return
+	}
+	s := &coreState{
+		role:       RoleFollower,
+		term:       e.Vote().Term,
+		leader:     e.Leader().ID,
+		serving:    e.Serving(),
+		membership: e.Membership(),
+		last:       e.LastLogID().Index,
+		durable:    e.DurableIndex(),
+		committed:  e.Commit(),
+		applied:    c.applied.Index,
+		targets:    old.targets,
+		violations: old.violations,
+		suspects:   old.suspects,
+	}
+	switch e.Role() {
+	case raft.Leader:
+		s.role = RoleLeader
+		s.quorumAck, _ = e.QuorumAck()
+		if now := time.Now(); changed || now.After(c.targetsAt) {
+			c.targetsAt = now.Add(c.cfg.HeartbeatInterval)
+			s.targets = e.Targets()
+		}
+	case raft.PreCandidate, raft.Candidate:
+		s.role = RoleCandidate
+	case raft.Follower:
+		if !s.membership.IsVoter(c.self) {
+			s.role = RoleLearner
+		}
+	}
+	if !leading {
+		s.targets = nil
+	}
+	if len(c.violations) != len(old.violations) {
+		s.violations = maps.Clone(c.violations)
+	}
+	s.suspects = c.suspects
+	if s.role != old.role || s.leader != old.leader {
+		c.logger.Info("role", "role", s.role, "term", s.term, "leader", s.leader)
+	}
+	c.watch.set(s)
+}
+
+// Status returns what the node knows now. It does not block.
+func (n *Node) Status() Status {
+	s := n.watch.state.Load()
+	status := Status{
+		Cluster: n.cfg.Cluster, ID: n.self.ID, Incarnation: n.self.Incarnation.String(), Boot: fmt.Sprintf("%016x", n.boot),
+		Role: s.role, Term: s.term, Leader: s.leader, Serving: s.serving,
+		WaitingFor: n.gather.waitingFor(),
+		LastIndex:  s.last, DurableIndex: s.durable, CommittedIndex: s.committed, AppliedIndex: s.applied,
+		MaxEntryBytes: n.MaxCommandBytes(),
+		NATS:          n.links.status(),
+		Refused:       map[string]uint64{},
+		Warnings:      append([]string(nil), s.suspects...),
+	}
+	if genesis := n.gather.known(); genesis != nil {
+		status.ClusterID = genesis.ClusterID().String()
+	}
+	if s.role != RoleStopped {
+		status.PurgedIndex = n.log.Purged().Index
+	}
+	if !s.quorumAck.IsZero() {
+		status.QuorumAckAge = time.Since(s.quorumAck)
+	}
+	maps.Copy(status.Refused, n.links.refused())
+	maps.Copy(status.Refused, s.violations)
+	if s.membership != nil {
+		for _, m := range s.membership.Members {
+			member := MemberStatus{ID: m.ID, Incarnation: m.Incarnation.String(), Voter: !m.Learner()}
+			for _, t := range s.targets {
+				if t.Peer == m.Peer {
+					member.Matched = t.Matched.Index
+					member.Reachable = time.Since(t.Acked) < n.cfg.ElectionTimeout
+				}
+			}
+			if s.role == RoleLeader && m.Peer == n.self {
+				member.Matched, member.Reachable = s.durable, true
+			}
+			status.Members = append(status.Members, member)
+		}
+	}
+	if !status.NATS.Connected && n.cfg.Transport == nil {
+		status.Warnings = append(status.Warnings, "not connected to NATS")
+	}
+	if room := n.links.maxRequestBytes(); status.NATS.Connected && room > 0 && room < status.MaxEntryBytes {
+		status.Warnings = append(status.Warnings, fmt.Sprintf("the NATS server takes messages of %d bytes, less than the cluster's largest entry of %d: raise its max_payload", room, status.MaxEntryBytes))
+	}
+	if s.failure != nil {
+		status.Error = s.failure.Error()
+	}
+	return status
+}
+
+// Watch returns a channel that gets the newest status after each change of role, term, leader, Serving or membership, the
+// present one first. A slow reader misses intermediate ones, never the newest. The channel is closed when the
+// node stops; stop ends the watch before that.
+func (n *Node) Watch() (changes <-chan Status, stop func()) {
+	signal := n.watch.add()
+	out := make(chan Status)
+	quit := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer close(out)
+		for range signal {
+			select {
+			case out <- n.Status():
+			case <-quit:
+				return
+			}
+		}
+	}()
+	var once sync.Once
+	return out, func() {
+		once.Do(func() {
+			close(quit)
+			n.watch.remove(signal)
+			<-ended
+		})
+	}
+}
+
+// WaitLeader blocks until a leader is known and returns its id. Errors: ErrStopped with the cause, or the context's.
+func (n *Node) WaitLeader(ctx context.Context) (raft.NodeID, error) {
+	status, err := n.Wait(ctx, func(s Status) bool { return s.Leader != "" })
+	if err != nil {
+		return "", fmt.Errorf("wait for a leader: %w", err)
+	}
+	return status.Leader, nil
+}
+
+// Wait blocks until the status meets the condition, and returns it. The condition is looked at after each change that
+// Watch tells of. Errors: ErrStopped with the cause, or the context's, with what was seen last.
+func (n *Node) Wait(ctx context.Context, condition func(Status) bool) (Status, error) {
+	signal := n.watch.add()
+	defer n.watch.remove(signal)
+	for {
+		select {
+		case _, ok := <-signal:
+			status := n.Status()
+			if condition(status) {
+				return status, nil
+			}
+			if !ok {
+				<-n.done
+				return status, fmt.Errorf("%w: %w", ErrStopped, n.err)
+			}
+		case <-ctx.Done():
+			status := n.Status()
+			return status, fmt.Errorf("%w (node is %s in term %d, leader %q, waiting for [%s], NATS connected: %t)",
+				ctx.Err(), status.Role, status.Term, status.Leader, joinIDs(status.WaitingFor), status.NATS.Connected)
+		}
+	}
+}

@@ -1,0 +1,135 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"quorate/node/raft"
+	"quorate/storage"
+	"quorate/transport"
+)
+
+// worker is the replication worker of one target. It brings the target's log to agree with the leader's: it reads the
+// log and sends, and writes nothing. RaftCore tells it the newest target; it tells RaftCore its progress. Neither waits for
+// the other: a target channel holds the newest value only, and progress is one value that is sent when RaftCore has room.
+type worker struct {
+	target   chan raft.Target
+	progress chan<- raft.Progress
+	answers  chan appendAnswer
+
+	replicator *raft.Replicator
+	log        storage.LogReader
+	transport  transport.Transport
+	self       raft.Peer
+	newest     raft.Target
+	timeout    time.Duration
+	logger     *slog.Logger
+
+	report  raft.Progress
+	changed bool
+}
+
+type appendAnswer struct {
+	id     uint64
+	answer transport.Answer
+}
+
+// run serves the target until the context ends.
+func (w *worker) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		now := time.Now()
+		for {
+			s, ok := w.replicator.Next(now)
+			if !ok {
+				break
+			}
+			if !w.send(ctx, now, s) {
+				break
+			}
+		}
+		timer.Reset(time.Until(w.replicator.Deadline()))
+		var progress chan<- raft.Progress
+		if w.changed {
+			progress = w.progress
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case w.newest = <-w.target:
+			w.replicator.Update(w.newest)
+		case a := <-w.answers:
+			w.answered(a)
+			for range len(w.answers) {
+				w.answered(<-w.answers)
+			}
+		case progress <- w.report:
+			w.changed = false
+		case <-timer.C:
+		}
+	}
+}
+
+// send makes and sends one message, and reports whether that was possible.
+func (w *worker) send(ctx context.Context, now time.Time, s raft.Send) bool {
+	req := &raft.AppendRequest{
+		Term: w.newest.Term, Leader: w.self, Prev: s.Matched, Commit: s.Commit, Successors: w.newest.Successors,
+	}
+	last, bytes := s.Matched, 0
+	if !s.Heartbeat {
+		term, err := w.log.Term(s.Prev)
+		if err == nil {
+			req.Entries, err = w.log.Entries(s.Lo, s.Hi, s.MaxBytes)
+		}
+		if errors.Is(err, storage.ErrOutOfRange) {
+			w.replicator.Unsendable() // truncated: leadership has ended, and this worker is about to hear of it
+			return false
+		}
+		if err != nil {
+			// The heartbeats go on, so the target keeps its leader while this one is looked into.
+			w.logger.Error("cannot read the log for a target", "target", w.newest.Peer.ID, "from", s.Lo, "error", err)
+			w.replicator.Unsendable()
+			return false
+		}
+		req.Prev = raft.LogID{Term: term, Index: s.Prev}
+		if w.replicator.Foreign(req.Prev, req.Entries) {
+			w.replicator.Unsendable() // leadership has ended, and this worker is about to hear of it
+			return false
+		}
+		last = req.Entries[len(req.Entries)-1].ID
+		for i := range req.Entries {
+			bytes += len(req.Entries[i].Raw)
+		}
+	}
+	w.replicator.Sent(now, s, req.Prev, last, bytes)
+	id := s.ID
+	w.transport.Call(w.newest.Peer, req, w.timeout, func(a transport.Answer) {
+		select {
+		case w.answers <- appendAnswer{id: id, answer: a}:
+		case <-ctx.Done():
+		}
+	})
+	return true
+}
+
+func (w *worker) answered(a appendAnswer) {
+	resp, ok := a.answer.Response.(*raft.AppendResponse)
+	if a.answer.Err != nil || !ok {
+		if a.answer.Err != nil && !errors.Is(a.answer.Err, transport.ErrNoResponders) {
+			w.logger.Debug("append was not answered", "target", w.newest.Peer.ID, "error", a.answer.Err)
+		}
+		w.replicator.Failed(a.id)
+		return
+	}
+	report, err := w.replicator.Answered(a.id, resp, a.answer.Boot, w.log)
+	if err != nil {
+		w.logger.Error("cannot find where a target's log agrees", "target", w.newest.Peer.ID, "error", err)
+		w.replicator.Unsendable()
+	}
+	if report != w.report {
+		w.report, w.changed = report, true
+	}
+}

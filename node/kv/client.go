@@ -1,0 +1,205 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"quorate/node/kv/kvpb"
+)
+
+// MaxKeyBytes is the length of the longest key.
+const MaxKeyBytes = 1024
+
+// Entry is one key with its value.
+type Entry struct {
+	Key   string
+	Value []byte
+	// Revision is the log index of the write that made this version: it grows with every write to the store.
+	Revision uint64
+	// Time is the log time of that write.
+	Time time.Time
+}
+
+// Client is a client of a cluster's key-value store. It is safe from several goroutines; operations that are asked for while others
+// are under way share messages with each other, and a lone one waits for nothing.
+type Client struct {
+	nc      *nats.Conn
+	subject string // <prefix>.<cluster>.kv.
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	group  sync.WaitGroup
+	writes lane
+	reads  lane
+	mail   *mailbox
+
+	limits limits
+	// leader is the newest one that answered.
+	leader atomic.Pointer[kvpb.Leader]
+}
+
+// ClientOption changes what NewClient makes.
+type ClientOption func(*clientOptions)
+
+type clientOptions struct{ prefix string }
+
+// WithPrefix sets the first token of the cluster's subjects, "quorate" by default.
+func WithPrefix(prefix string) ClientOption { return func(o *clientOptions) { o.prefix = prefix } }
+
+// NewClient returns a client of the named cluster over nc, which stays the caller's.
+func NewClient(nc *nats.Conn, cluster string, opts ...ClientOption) (*Client, error) {
+	o := clientOptions{prefix: "quorate"}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if cluster == "" {
+		return nil, errors.New("new client: no cluster name")
+	}
+	mail, err := openMailbox(nc)
+	if err != nil {
+		return nil, fmt.Errorf("new client: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &Client{nc: nc, subject: o.prefix + "." + cluster + ".kv.", ctx: ctx, cancel: cancel, mail: mail}
+	c.writes = newLane(c.sendWrites)
+	c.reads = newLane(c.sendReads)
+	c.group.Go(func() { c.dispatch(&c.writes) })
+	c.group.Go(func() { c.dispatch(&c.reads) })
+	return c, nil
+}
+
+// Close ends the client; what waits is answered with an error.
+func (c *Client) Close() error {
+	c.cancel()
+	c.group.Wait()
+	return c.mail.close()
+}
+
+// WriteOption is a condition on a write.
+type WriteOption func(*kvpb.Op)
+
+// IfRevision makes a write conditional: the key must be at that revision; zero means that there must be no such key.
+func IfRevision(revision uint64) WriteOption {
+	return func(op *kvpb.Op) { op.Conditional, op.Expected = true, revision }
+}
+
+// Put stores value under key and returns the revision. It blocks until the write is durable on a majority, or the context ends;
+// value must not be changed before that, and not at all if the context ended the wait.
+//
+// Errors: ErrCondition, ErrInvalidKey, *TooLargeError, ErrUnavailable: nothing was changed; ErrUnknownOutcome.
+func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...WriteOption) (revision uint64, err error) {
+	return c.write(ctx, "put", &kvpb.Op{Kind: opPut, Key: []byte(key), Value: value}, opts)
+}
+
+// Delete removes key and returns the revision of that. Errors as of Put, and ErrNotFound.
+func (c *Client) Delete(ctx context.Context, key string, opts ...WriteOption) (revision uint64, err error) {
+	return c.write(ctx, "delete", &kvpb.Op{Kind: opDelete, Key: []byte(key)}, opts)
+}
+
+func (c *Client) write(ctx context.Context, what string, op *kvpb.Op, opts []WriteOption) (uint64, error) {
+	for _, opt := range opts {
+		opt(op)
+	}
+	if err := checkKey(op.Key); err != nil {
+		return 0, fmt.Errorf("%s: %w", what, err)
+	}
+	if size, limit := len(op.Key)+len(op.Value), c.maxWriteBytes(); size > limit {
+		return 0, fmt.Errorf("%s %q: %w", what, op.Key, &TooLargeError{Size: size, Limit: limit})
+	}
+	o := &operation{ctx: ctx, write: op, done: make(chan struct{})}
+	err := c.submit(&c.writes, o)
+	if err == nil && o.outcome != nil {
+		err = outcomeError(o.outcome)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%s %q: %w", what, op.Key, err)
+	}
+	return o.outcome.Revision, nil
+}
+
+func outcomeError(outcome *kvpb.OpOutcome) error {
+	switch outcome.Status {
+	case outcomeDone:
+		return nil
+	case outcomeCondition:
+		if outcome.Revision == 0 {
+			return fmt.Errorf("%w: there is no such key", ErrCondition)
+		}
+		return fmt.Errorf("%w: it is at revision %d", ErrCondition, outcome.Revision)
+	case outcomeNotFound:
+		return ErrNotFound
+	case outcomeInvalid:
+		return ErrInvalidKey
+	}
+	return fmt.Errorf("the cluster answered with outcome %d, which this client does not know: %w", outcome.Status, ErrUnknownOutcome)
+}
+
+// Get returns the newest version of key. It is linearizable. Errors: ErrNotFound, ErrInvalidKey, ErrUnavailable.
+func (c *Client) Get(ctx context.Context, key string) (Entry, error) {
+	if err := checkKey(key); err != nil {
+		return Entry{}, fmt.Errorf("get: %w", err)
+	}
+	o := &operation{ctx: ctx, read: key, done: make(chan struct{})}
+	if err := c.submit(&c.reads, o); err != nil {
+		return Entry{}, fmt.Errorf("get %q: %w", key, err)
+	}
+	if o.version.Revision == 0 {
+		return Entry{}, fmt.Errorf("get %q: %w", key, ErrNotFound)
+	}
+	return entryOf(o.version), nil
+}
+
+func entryOf(v *kvpb.Version) Entry {
+	return Entry{Key: string(v.Key), Value: v.Value, Revision: v.Revision, Time: time.Unix(0, v.Time)}
+}
+
+// List yields the entries whose keys begin with prefix, in key order, all as of one revision, that of the first page. With keysOnly,
+// values are left out. It fetches page by page; an error ends the sequence.
+func (c *Client) List(ctx context.Context, prefix string, keysOnly bool) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		r := &kvpb.RangeRequest{Version: commandVersion, Prefix: []byte(prefix), KeysOnly: keysOnly}
+		for {
+			var page kvpb.RangeResponse
+			err := c.ask(ctx, "range", r.MarshalVT, page.UnmarshalVT)
+			if err != nil {
+				yield(Entry{}, fmt.Errorf("list %q: %w", prefix, err))
+				return
+			}
+			for _, v := range page.Versions {
+				if !yield(entryOf(v), nil) {
+					return
+				}
+			}
+			if !page.More || len(page.Versions) == 0 {
+				return
+			}
+			r.Revision, r.After = page.Revision, page.Versions[len(page.Versions)-1].Key
+		}
+	}
+}
+
+// MaxValueBytes asks the cluster for the most bytes that a value and its key may have together.
+func (c *Client) MaxValueBytes(ctx context.Context) (int, error) {
+	var leader kvpb.Leader
+	if err := c.ask(ctx, "leader", (&kvpb.Leader{}).MarshalVT, leader.UnmarshalVT); err != nil {
+		return 0, fmt.Errorf("ask for the limit: %w", err)
+	}
+	c.limits.set(int(leader.MaxCommandBytes))
+	return c.maxWriteBytes(), nil
+}
+
+// Leader returns the id of the node that serves now. Errors: ErrUnavailable.
+func (c *Client) Leader(ctx context.Context) (string, error) {
+	var leader kvpb.Leader
+	if err := c.ask(ctx, "leader", (&kvpb.Leader{}).MarshalVT, leader.UnmarshalVT); err != nil {
+		return "", fmt.Errorf("ask for the leader: %w", err)
+	}
+	return leader.Node, nil
+}

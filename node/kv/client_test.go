@@ -1,0 +1,276 @@
+package kv_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"quorate/node/kv"
+)
+
+func TestClientOperations(t *testing.T) {
+	c := startCluster(t, "n1")
+	client := c.client()
+	ctx := within(t, 30*time.Second)
+	for _, key := range []string{"a", "a.b c", "\x00\xff binary\n", strings.Repeat("k", kv.MaxKeyBytes)} {
+		value := []byte("value of " + key)
+		revision, err := client.Put(ctx, key, value, kv.IfRevision(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry, err := client.Get(ctx, key)
+		if err != nil || entry.Key != key || !bytes.Equal(entry.Value, value) || entry.Revision != revision || time.Since(entry.Time) > time.Minute {
+			t.Fatalf("got %+v (%v)", entry, err)
+		}
+		if _, err := client.Put(ctx, key, value, kv.IfRevision(0)); !errors.Is(err, kv.ErrCondition) {
+			t.Fatalf("created twice: %v", err)
+		}
+		if next, err := client.Delete(ctx, key, kv.IfRevision(revision)); err != nil || next <= revision {
+			t.Fatalf("delete: %d %v", next, err)
+		}
+		if _, err := client.Delete(ctx, key); !errors.Is(err, kv.ErrNotFound) {
+			t.Fatalf("deleted twice: %v", err)
+		}
+		if _, err := client.Get(ctx, key); !errors.Is(err, kv.ErrNotFound) {
+			t.Fatalf("get of a deleted key: %v", err)
+		}
+	}
+	for _, key := range []string{"", strings.Repeat("k", kv.MaxKeyBytes+1)} {
+		if _, err := client.Put(ctx, key, nil); !errors.Is(err, kv.ErrInvalidKey) {
+			t.Errorf("put of a key of %d bytes: %v", len(key), err)
+		}
+		if _, err := client.Get(ctx, key); !errors.Is(err, kv.ErrInvalidKey) {
+			t.Errorf("get of a key of %d bytes: %v", len(key), err)
+		}
+	}
+	limit, err := client.MaxValueBytes(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Put(ctx, "k", make([]byte, limit-1)); err != nil {
+		t.Fatalf("a value at the limit: %v", err)
+	}
+	var tooLarge *kv.TooLargeError
+	if _, err := client.Put(ctx, "k", make([]byte, limit)); !errors.As(err, &tooLarge) || tooLarge.Limit != limit {
+		t.Fatalf("a value over the limit: %v", err)
+	}
+}
+
+func TestConcurrentOperationsShareMessages(t *testing.T) {
+	c := startCluster(t, "n1")
+	conn := c.connect()
+	client, err := kv.NewClient(conn, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx := within(t, 30*time.Second)
+	if _, err := client.Put(ctx, "warm", nil); err != nil {
+		t.Fatal(err)
+	}
+	before := conn.Stats().OutMsgs
+	const callers, each = 64, 50
+	var group sync.WaitGroup
+	for i := range callers {
+		group.Go(func() {
+			for n := range each {
+				key := fmt.Sprintf("k%d", i)
+				if i%2 == 0 {
+					key = "shared" // the same key from many: each write gets a revision of its own
+				}
+				if _, err := client.Put(ctx, key, fmt.Append(nil, n)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if sent := conn.Stats().OutMsgs - before; sent > callers*each*3/4 {
+		t.Errorf("%d writes took %d messages", callers*each, sent)
+	}
+	for i := 1; i < callers; i += 2 {
+		if e, err := client.Get(ctx, fmt.Sprintf("k%d", i)); err != nil || string(e.Value) != fmt.Sprint(each-1) {
+			t.Fatalf("k%d is %q (%v)", i, e.Value, err)
+		}
+	}
+}
+
+func TestListPagesAsOfOneRevision(t *testing.T) {
+	c := startCluster(t, "n1")
+	client := c.client()
+	ctx := within(t, 60*time.Second)
+	const keys = 12_000 // more than a page
+	var group sync.WaitGroup
+	for w := range 16 {
+		group.Go(func() {
+			for i := w; i < keys; i += 16 {
+				if _, err := client.Put(ctx, fmt.Sprintf("p/%05d", i), []byte("before")); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	n := 0
+	for entry, err := range client.List(ctx, "p/", false) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 { // written while the list goes on: it must not show
+			for _, key := range []string{"p/11999", "p/99999"} {
+				if _, err := client.Put(ctx, key, []byte("after")); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if want := fmt.Sprintf("p/%05d", n); entry.Key != want || string(entry.Value) != "before" {
+			t.Fatalf("entry %d is %q with %q", n, entry.Key, entry.Value)
+		}
+		n++
+	}
+	if n != keys {
+		t.Fatalf("listed %d keys, want %d", n, keys)
+	}
+	for entry, err := range client.List(ctx, "p/9", true) {
+		if err != nil || entry.Key != "p/99999" || entry.Value != nil {
+			t.Fatalf("keys only: %+v (%v)", entry, err)
+		}
+	}
+}
+
+func TestWithoutAClusterNothingHappenedAndItIsSaid(t *testing.T) {
+	c := startCluster(t)
+	client := c.client()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := client.Put(ctx, "k", nil); !errors.Is(err, kv.ErrUnavailable) {
+		t.Errorf("put: %v", err)
+	}
+	if _, err := client.Get(ctx, "k"); !errors.Is(err, kv.ErrUnavailable) {
+		t.Errorf("get: %v", err)
+	}
+	for _, err := range client.List(ctx, "", false) {
+		if !errors.Is(err, kv.ErrUnavailable) {
+			t.Errorf("list: %v", err)
+		}
+	}
+}
+
+// TestWriteInTheHandsOfALeaderThatDies: the outcome is unknown, and the caller hears it soon, not when its time is up.
+func TestWriteInTheHandsOfALeaderThatDies(t *testing.T) {
+	c := startCluster(t)
+	conn := c.connect()
+	taken := make(chan struct{}, 1)
+	sub, err := conn.Subscribe("quorate.test.kv.batch", taker(taken)) // a leader that takes writes and never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	leads, err := conn.Subscribe("quorate.test.kv.leader", func(m *nats.Msg) { _ = m.Respond(nil) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := c.client()
+	result := make(chan error, 1)
+	go func() {
+		_, err := client.Put(within(t, time.Hour), "k", []byte("v"))
+		result <- err
+	}()
+	<-taken
+	if err := errors.Join(sub.Unsubscribe(), leads.Unsubscribe()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-result:
+		if !errors.Is(err, kv.ErrUnknownOutcome) {
+			t.Fatalf("got %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the caller still waits")
+	}
+}
+
+func TestCloseAnswersWhatWaits(t *testing.T) {
+	c := startCluster(t)
+	client := c.client()
+	var group sync.WaitGroup
+	errs := make([]error, 20)
+	for i := range errs {
+		group.Go(func() {
+			if i%2 == 0 {
+				_, errs[i] = client.Put(context.Background(), fmt.Sprint(i), nil)
+			} else {
+				_, errs[i] = client.Get(context.Background(), fmt.Sprint(i))
+			}
+		})
+	}
+	if err := client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	group.Wait()
+	for i, err := range errs {
+		sent := i%2 == 0 && errors.Is(err, kv.ErrUnknownOutcome) // a write that had left already
+		if !errors.Is(err, kv.ErrClosed) && !sent {
+			t.Errorf("operation %d: %v", i, err)
+		}
+	}
+}
+
+func TestClientGoesOnWithTheNextLeader(t *testing.T) {
+	c := startCluster(t, "n1", "n2", "n3")
+	client := c.client()
+	ctx := within(t, 60*time.Second)
+	for round := range 3 {
+		key := fmt.Sprint("round", round)
+		for {
+			_, err := client.Put(ctx, key, []byte("v"))
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, kv.ErrUnknownOutcome) {
+				t.Fatal(err)
+			}
+		}
+		leader, err := client.Leader(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for id, m := range c.nodes {
+			if string(id) == leader {
+				m.stop()
+				c.start(id)
+				break
+			}
+		}
+		if _, err := client.Get(ctx, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestNoRespondersIsNoAnswer: a write that nobody takes had no effect, also when that is learnt late; it is sent again.
+func TestNoRespondersIsNoAnswer(t *testing.T) {
+	c := startCluster(t)
+	client := c.client()
+	ctx := within(t, 20*time.Second)
+	result := make(chan error, 8)
+	for i := range cap(result) {
+		go func() {
+			_, err := client.Put(ctx, fmt.Sprint("k", i), []byte("v"))
+			result <- err
+		}()
+	}
+	c.members = append(c.members, "n1")
+	c.start("n1") // it comes up while they ask
+	for range cap(result) {
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+	}
+}

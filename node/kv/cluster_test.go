@@ -1,0 +1,115 @@
+package kv_test
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/goleak"
+
+	"quorate/node"
+	"quorate/node/kv"
+	"quorate/node/raft"
+	"quorate/transport/embednats"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// cluster is nodes with their stores and services over one embedded NATS server.
+type cluster struct {
+	t       *testing.T
+	dir     string
+	server  *embednats.Server
+	members []raft.NodeID
+	nodes   map[raft.NodeID]*member
+}
+
+type member struct {
+	*node.Node
+	service *kv.Service
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func startCluster(t *testing.T, members ...raft.NodeID) *cluster {
+	t.Helper()
+	server, err := embednats.Start(embednats.Options{Port: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	c := &cluster{t: t, dir: t.TempDir(), server: server, members: members, nodes: map[raft.NodeID]*member{}}
+	for _, id := range members {
+		c.start(id)
+	}
+	return c
+}
+
+func (c *cluster) start(id raft.NodeID) {
+	c.t.Helper()
+	store, err := kv.OpenStore(filepath.Join(c.dir, string(id), "state"), kv.StoreOptions{Logger: quiet})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	config := node.Config{
+		Cluster: "test", ID: id, Members: c.members, Dir: filepath.Join(c.dir, string(id), "log"), URL: c.server.ClientURL(), Logger: quiet,
+	}
+	if len(c.members) == 1 {
+		config.ElectionTimeout = 20 * time.Second // it elects itself at once, and a busy machine does not cost it its leadership
+	}
+	n, err := node.Start(c.t.Context(), config, store)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	service, err := kv.Serve(n, store, kv.ServiceOptions{Logger: quiet})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	m := &member{Node: n, service: service}
+	c.nodes[id] = m
+	c.t.Cleanup(m.stop)
+}
+
+func (m *member) stop() {
+	_ = m.service.Close()
+	_ = m.Close(context.Background())
+}
+
+func (c *cluster) connect() *nats.Conn {
+	c.t.Helper()
+	conn, err := c.server.Connect()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(conn.Close)
+	return conn
+}
+
+func (c *cluster) client() *kv.Client {
+	c.t.Helper()
+	client, err := kv.NewClient(c.connect(), "test")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// taker takes messages, tells, and does not answer.
+func taker(taken chan<- struct{}) nats.MsgHandler {
+	return func(*nats.Msg) {
+		select {
+		case taken <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -1,0 +1,33 @@
+// Package kv is the built-in application of Quorate: a linearizable, durable, multi-version key-value store, its NATS service and
+// its Go client.
+//
+// # The state
+//
+// Store keeps every version of every key in a Pebble without a write-ahead log; the Raft log is its log. A key's revision is the
+// log index of the entry that wrote it, so revisions need no counter. The layout:
+//
+//	00 "format"               the format number, in decimal digits
+//	00 "last"                 the log id up to which the state goes
+//	00 "system/" <name>       the node's own records (membership, sessions)
+//	'k' <key, escaped> 00 01 <8 bytes, big-endian complement of the revision>
+//	                          a version: one byte of kind (1 value, 2 tombstone), eight of log time, the value
+//
+// In a key, 00 is escaped as 00 ff, which keeps the order of keys; versions of a key lie together, the newest first. A batch
+// of commands is one Pebble batch together with the position that it reaches, so the state on disk is always that after
+// some batch.
+//
+// # The service
+//
+// Only the leader subscribes to <prefix>.<cluster>.kv.>, as a NATS micro service named quorate-kv:
+//
+//	kv.put.<key>   the payload is the value; header Quorate-If-Revision makes it conditional
+//	kv.get.<key>   the answer's payload is the value
+//	kv.del.<key>
+//	kv.batch       many writes in one message (kvpb.BatchRequest); each with its own outcome
+//	kv.read        many keys in one message (kvpb.ReadRequest)
+//	kv.range       a page of the keys with a prefix (kvpb.RangeRequest)
+//	kv.leader      who leads, and the limits (kvpb.Leader)
+//
+// Answers carry Quorate-Revision; errors stand in Nats-Service-Error and Nats-Service-Error-Code: 400 bad request, 404 no such
+// key, 409 condition not met, 413 too large, 503 busy or unavailable: nothing was done, 504 outcome unknown.
+package kv

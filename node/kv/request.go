@@ -1,0 +1,305 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/nats-io/nats.go"
+
+	"quorate/node/kv/kvpb"
+)
+
+func unavailable(cause error) error { return fmt.Errorf("%w (%w)", ErrUnavailable, cause) }
+func unknown(cause error) error     { return fmt.Errorf("%w (%w)", ErrUnknownOutcome, cause) }
+
+// errGone says that the leader that was sent a request is not the leader any more: no answer will come.
+var errGone = errors.New("the leader is gone")
+
+// Timing of requests. A leader that dies with a request in its hands never answers, so whoever waits asks now and then whether it is
+// still there.
+const (
+	askAfter = 50 * time.Millisecond
+	// othersPatience is how many times another leader may be seen before its answer is not waited for any more.
+	othersPatience = 5
+	retryFirst     = 2 * time.Millisecond
+	retryLongest   = 50 * time.Millisecond
+)
+
+func retries() *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = retryFirst, retryLongest
+	return b
+}
+
+// sendWrites sends one message of writes, again while nobody takes it. A message that was taken and not answered is not sent again.
+func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
+	wait := retries()
+	for {
+		if operations = dropEnded(operations); len(operations) == 0 {
+			return
+		}
+		request := kvpb.BatchRequest{Version: commandVersion, Ops: make([]*kvpb.Op, len(operations))}
+		for i, o := range operations {
+			request.Ops[i] = o.write
+		}
+		var response kvpb.BatchResponse
+		err := c.once(ctx, operations, "batch", request.MarshalVT, response.UnmarshalVT)
+		if err == nil && len(response.Ops) != len(operations) {
+			err = unknown(fmt.Errorf("%d answers to %d writes", len(response.Ops), len(operations)))
+		}
+		switch {
+		case err == nil:
+			for i, o := range operations {
+				o.outcome = response.Ops[i]
+				o.finish(nil)
+			}
+			c.leader.Store(response.Leader)
+			return
+		case errors.Is(err, ErrUnavailable): // nobody took it
+			pause(ctx, wait.NextBackOff())
+			if ctx.Err() == nil {
+				continue
+			}
+			err = ErrClosed
+		case errors.Is(err, errGone), isTimeout(err):
+			err = unknown(err)
+		}
+		for _, o := range operations {
+			o.finish(err)
+		}
+		return
+	}
+}
+
+// sendReads sends one message of reads, again until it is answered: reading twice does no harm.
+func (c *Client) sendReads(ctx context.Context, operations []*operation) {
+	wait := retries()
+	for {
+		if operations = dropEnded(operations); len(operations) == 0 {
+			return
+		}
+		request := kvpb.ReadRequest{Version: commandVersion, Keys: make([][]byte, len(operations))}
+		for i, o := range operations {
+			request.Keys[i] = []byte(o.read)
+		}
+		var response kvpb.ReadResponse
+		err := c.once(ctx, operations, "read", request.MarshalVT, response.UnmarshalVT)
+		var refused *RequestError
+		switch {
+		case err == nil && len(response.Versions) <= len(operations):
+			for i, v := range response.Versions {
+				operations[i].version = v
+				operations[i].finish(nil)
+			}
+			operations = operations[len(response.Versions):] // what did not fit into the answer
+			c.leader.Store(response.Leader)
+		case errors.As(err, &refused):
+			for _, o := range operations {
+				o.finish(err)
+			}
+			return
+		default:
+			pause(ctx, wait.NextBackOff())
+		}
+		if ctx.Err() != nil {
+			for _, o := range operations {
+				o.finish(ErrClosed)
+			}
+			return
+		}
+	}
+}
+
+// ask sends a request that may be repeated, until it is answered or the context ends.
+func (c *Client) ask(ctx context.Context, op string, encode func() ([]byte, error), decode func([]byte) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	wait := retries()
+	for {
+		err := c.once(ctx, nil, op, encode, decode)
+		var refused *RequestError
+		if err == nil || errors.As(err, &refused) {
+			return err
+		}
+		pause(ctx, wait.NextBackOff())
+		if ctx.Err() != nil {
+			return unavailable(errors.Join(ctx.Err(), err))
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// dropEnded leaves out operations whose callers have given up; nothing was done for them.
+func dropEnded(operations []*operation) []*operation {
+	kept := operations[:0:len(operations)]
+	for _, o := range operations {
+		if o.ctx.Err() != nil {
+			o.finish(unavailable(o.ctx.Err()))
+			continue
+		}
+		kept = append(kept, o)
+	}
+	return kept
+}
+
+func isTimeout(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, nats.ErrTimeout)
+}
+
+// once sends a request once. Errors: ErrUnavailable if it had no effect; errGone if the leader went away with it; *RequestError.
+// It gives up when the context ends, or all callers have.
+func (c *Client) once(ctx context.Context, operations []*operation, op string, encode func() ([]byte, error), decode func([]byte) error) error {
+	b, err := encode()
+	if err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+	reply, err := c.await(ctx, operations, op, b)
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return unavailable(err)
+	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrReconnectBufExceeded):
+		return unavailable(err)
+	case err != nil:
+		return err
+	}
+	if err := serviceError(reply); err != nil {
+		return err
+	}
+	if err := decode(reply.Data); err != nil {
+		return fmt.Errorf("decode the answer: %w", err)
+	}
+	return nil
+}
+
+// await sends a request and waits for the answer, asking every now and then whether the leader that took it is still there.
+//
+// Another leadership than the one that was known when the request was sent may still have taken it, so its answer is waited for a
+// little longer.
+func (c *Client) await(ctx context.Context, operations []*operation, op string, b []byte) (*nats.Msg, error) {
+	known, reconnects := c.leader.Load(), c.nc.Stats().Reconnects
+	if known == nil && len(operations) > 0 { // else a change of leaders before the first look would not be seen
+		var err error
+		if known, err = c.askLeader(ctx); errors.Is(err, nats.ErrNoResponders) {
+			return nil, err
+		}
+	}
+	answer, forget, err := c.mail.send(c.subject+op, b)
+	if err != nil {
+		return nil, err
+	}
+	defer forget()
+	var ended <-chan struct{} // of a lone caller, who need not wait for the next look at the leader
+	if len(operations) == 1 {
+		ended = operations[0].ctx.Done()
+	}
+	timer := time.NewTimer(askAfter)
+	defer timer.Stop()
+	for others := 0; ; {
+		select {
+		case reply := <-answer:
+			return answered(reply)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-ended:
+			return nil, context.DeadlineExceeded
+		case <-timer.C:
+		}
+		leader, err := c.askLeader(ctx)
+		if err == nil && known != nil && (leader.Term != known.Term || leader.Node != known.Node) {
+			others++
+		}
+		if errors.Is(err, nats.ErrNoResponders) || others > othersPatience || c.nc.Stats().Reconnects != reconnects {
+			select {
+			case reply := <-answer: // it came after all
+				return answered(reply)
+			default:
+				return nil, errGone
+			}
+		}
+		if len(operations) > 0 && allEnded(operations) {
+			return nil, context.DeadlineExceeded
+		}
+		timer.Reset(askAfter)
+	}
+}
+
+func answered(reply *nats.Msg) (*nats.Msg, error) {
+	if noResponders(reply) {
+		return nil, nats.ErrNoResponders
+	}
+	return reply, nil
+}
+
+func allEnded(operations []*operation) bool {
+	for _, o := range operations {
+		if o.ctx.Err() == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// askLeader asks who leads now, and notes it. nats.ErrNoResponders: nobody.
+func (c *Client) askLeader(ctx context.Context) (*kvpb.Leader, error) {
+	answer, forget, err := c.mail.send(c.subject+"leader", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer forget()
+	timer := time.NewTimer(10 * askAfter)
+	defer timer.Stop()
+	var reply *nats.Msg
+	select {
+	case reply = <-answer:
+	case <-timer.C:
+		return nil, unavailable(nats.ErrTimeout)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if _, err := answered(reply); err != nil {
+		return nil, err
+	}
+	if err := serviceError(reply); err != nil {
+		return nil, err
+	}
+	var leader kvpb.Leader
+	if err := leader.UnmarshalVT(reply.Data); err != nil {
+		return nil, fmt.Errorf("decode the answer: %w", err)
+	}
+	c.leader.Store(&leader)
+	return &leader, nil
+}
+
+// serviceError turns an error answer into an error.
+func serviceError(reply *nats.Msg) error {
+	code := reply.Header.Get("Nats-Service-Error-Code")
+	if code == "" {
+		return nil
+	}
+	description := reply.Header.Get("Nats-Service-Error")
+	switch code {
+	case codeUnavailable:
+		return unavailable(errors.New(description))
+	case codeUnknown:
+		return unknown(errors.New(description))
+	case codeTooLarge:
+		limit, err := strconv.Atoi(reply.Header.Get(HeaderLimit))
+		if err == nil {
+			return &TooLargeError{Size: limit + 1, Limit: limit}
+		}
+	}
+	return &RequestError{Code: code, Description: description}
+}

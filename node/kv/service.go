@@ -1,0 +1,471 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go/micro"
+
+	"quorate/node"
+	"quorate/node/kv/kvpb"
+)
+
+// Headers of the service.
+const (
+	HeaderRevision   = "Quorate-Revision"
+	HeaderIfRevision = "Quorate-If-Revision"
+	HeaderLimit      = "Quorate-Limit"
+)
+
+// Error codes of the service, in Nats-Service-Error-Code.
+const (
+	codeBadRequest  = "400"
+	codeNotFound    = "404"
+	codeCondition   = "409"
+	codeTooLarge    = "413"
+	codeUnavailable = "503"
+	codeUnknown     = "504"
+)
+
+// ServiceName is the name of the micro service.
+const ServiceName = "quorate-kv"
+
+// ServiceOptions change how a Service serves. The zero value serves.
+type ServiceOptions struct {
+	// Version shown by `nats micro info`, in the form of semantic versioning. Default: 0.1.0.
+	Version string
+	// Logger. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Service answers clients over NATS while its node leads.
+type Service struct {
+	node    *node.Node
+	store   *Store
+	options ServiceOptions
+	stop    func()
+	ended   chan struct{}
+}
+
+// Serve starts the service of a node: it subscribes whenever the node serves as leader, and unsubscribes when it does not. Close it
+// before the node.
+func Serve(n *node.Node, store *Store, options ServiceOptions) (*Service, error) {
+	if options.Version == "" {
+		options.Version = "0.1.0"
+	}
+	if options.Logger == nil {
+		options.Logger = slog.Default()
+	}
+	changes, stop := n.Watch()
+	s := &Service{node: n, store: store, options: options, stop: stop, ended: make(chan struct{})}
+	go s.run(changes)
+	return s, nil
+}
+
+// Close ends the service and waits for it.
+func (s *Service) Close() error {
+	s.stop()
+	<-s.ended
+	return nil
+}
+
+// run follows the node's leadership.
+func (s *Service) run(changes <-chan node.Status) {
+	defer close(s.ended)
+	var current *leaderService
+	for status := range changes {
+		if current != nil && (!status.Serving || status.Term != current.term) {
+			current.close()
+			current = nil
+		}
+		if current == nil && status.Serving && s.node.Conn() != nil {
+			started, err := s.lead(status)
+			if err != nil {
+				s.options.Logger.Error("cannot serve clients", "error", err)
+				continue
+			}
+			current = started
+		}
+	}
+	if current != nil {
+		current.close()
+	}
+}
+
+// Bounds of what waits in a service; beyond them clients are told that it is busy.
+const maxWaiting = 16 << 10
+
+// leaderService is the service during one leadership.
+type leaderService struct {
+	*Service
+	term    uint64
+	service micro.Service
+	cancel  context.CancelFunc
+	ended   func() <-chan struct{}
+	group   sync.WaitGroup
+	writes  chan writing
+	reads   chan reading
+}
+
+// writing is a proposal on its way, with what to do when it is decided.
+type writing struct {
+	pending *node.Pending
+	request micro.Request
+	// single: one operation over plain NATS, answered in headers.
+	single bool
+}
+
+// reading is a request that waits for a read index.
+type reading struct {
+	request micro.Request
+	// answer reads the store, which includes everything up to the read index.
+	answer func(request micro.Request, index uint64) error
+}
+
+func (s *Service) lead(status node.Status) (*leaderService, error) {
+	config := s.node.Config()
+	service, err := micro.AddService(s.node.Conn(), micro.Config{
+		Name:        ServiceName,
+		Version:     s.options.Version,
+		Description: "linearizable key-value store of Quorate cluster " + config.Cluster,
+		Metadata:    map[string]string{"cluster": config.Cluster, "node": string(config.ID), "term": strconv.FormatUint(status.Term, 10)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &leaderService{
+		Service: s, term: status.Term, service: service, cancel: cancel, ended: ctx.Done,
+		writes: make(chan writing, maxWaiting), reads: make(chan reading, maxWaiting),
+	}
+	l.group.Go(func() { l.answerWrites(ctx) })
+	l.group.Go(func() { l.answerReads(ctx) })
+	group := service.AddGroup(config.Prefix+"."+config.Cluster+".kv", micro.WithGroupQueueGroupDisabled())
+	for _, endpoint := range []struct {
+		name, subject string
+		handle        micro.HandlerFunc
+	}{
+		{"put", "put.>", l.put}, {"get", "get.>", l.get}, {"del", "del.>", l.del},
+		{"batch", "batch", l.batch}, {"read", "read", l.read}, {"range", "range", l.list}, {"leader", "leader", l.leader},
+	} {
+		// Without a queue group: a paused old leader in a group would swallow requests.
+		err := group.AddEndpoint(endpoint.name, endpoint.handle, micro.WithEndpointSubject(endpoint.subject),
+			micro.WithEndpointQueueGroupDisabled(), micro.WithEndpointPendingLimits(64<<10, 256<<20))
+		if err != nil {
+			l.close()
+			return nil, fmt.Errorf("serve %s: %w", endpoint.name, err)
+		}
+	}
+	return l, nil
+}
+
+func (l *leaderService) close() {
+	if err := l.service.Stop(); err != nil && l.node.Err() == nil {
+		l.options.Logger.Debug("stop the service", "error", err)
+	}
+	l.cancel()
+	l.group.Wait()
+}
+
+// answerWrites answers proposals in the order in which they were made, which is that in which they are decided.
+func (l *leaderService) answerWrites(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case w := <-l.writes:
+			result, err := w.pending.Wait(ctx)
+			if ctx.Err() != nil {
+				return // no longer leader: stay silent, the outcome is not known here
+			}
+			l.answerWrite(w, result, err)
+		}
+	}
+}
+
+func (l *leaderService) answerWrite(w writing, result node.Result, err error) {
+	var notLeader *node.NotLeaderError
+	switch {
+	case errors.As(err, &notLeader):
+		return // a node that does not lead stays silent; the leader answers, or NATS says that there is none
+	case err != nil:
+		l.fail(w.request, codeUnknown, ErrUnknownOutcome.Error())
+		return
+	}
+	var outcome kvpb.Outcome
+	if err := outcome.UnmarshalVT(result.Value); err != nil {
+		l.fail(w.request, codeUnknown, ErrUnknownOutcome.Error())
+		return
+	}
+	if !w.single {
+		l.respond(w.request, (&kvpb.BatchResponse{Ops: outcome.Ops, Leader: l.self()}).MarshalVT)
+		return
+	}
+	if len(outcome.Ops) != 1 {
+		l.fail(w.request, codeUnknown, ErrUnknownOutcome.Error())
+		return
+	}
+	l.answerSingle(w.request, outcome.Ops[0])
+}
+
+func (l *leaderService) answerSingle(request micro.Request, outcome *kvpb.OpOutcome) {
+	revision := micro.WithHeaders(micro.Headers{HeaderRevision: {strconv.FormatUint(outcome.Revision, 10)}})
+	switch outcome.Status {
+	case outcomeDone:
+		l.check(request.Respond(nil, revision))
+	case outcomeNotFound:
+		l.fail(request, codeNotFound, ErrNotFound.Error())
+	case outcomeCondition:
+		l.check(request.Error(codeCondition, fmt.Sprintf("%v: the key is at revision %d", ErrCondition, outcome.Revision), nil, revision))
+	default:
+		l.fail(request, codeBadRequest, ErrInvalidKey.Error())
+	}
+}
+
+func (l *leaderService) put(request micro.Request) { l.single(request, opPut) }
+func (l *leaderService) del(request micro.Request) { l.single(request, opDelete) }
+
+// single is one write over plain NATS: the key is the subject's tail, the value the payload.
+func (l *leaderService) single(request micro.Request, kind uint32) {
+	op := &kvpb.Op{Kind: kind, Key: []byte(l.keyOf(request))}
+	if err := checkKey(op.Key); err != nil {
+		l.fail(request, codeBadRequest, err.Error())
+		return
+	}
+	if kind == opPut {
+		op.Value = request.Data()
+	}
+	if text := request.Headers().Get(HeaderIfRevision); text != "" {
+		expected, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			l.fail(request, codeBadRequest, fmt.Sprintf("header %s: %q is not a revision", HeaderIfRevision, text))
+			return
+		}
+		op.Conditional, op.Expected = true, expected
+	}
+	l.propose(request, []*kvpb.Op{op}, true)
+}
+
+// keyOf is the part of the subject after `<prefix>.<cluster>.kv.<op>.`.
+func (l *leaderService) keyOf(request micro.Request) string {
+	config := l.node.Config()
+	tail := strings.TrimPrefix(request.Subject(), config.Prefix+"."+config.Cluster+".kv.")
+	_, key, _ := strings.Cut(tail, ".")
+	return key
+}
+
+func (l *leaderService) batch(request micro.Request) {
+	var batch kvpb.BatchRequest
+	err := batch.UnmarshalVTUnsafe(request.Data())
+	if err == nil {
+		err = checkBatch(&batch)
+	}
+	if err != nil {
+		l.fail(request, codeBadRequest, err.Error())
+		return
+	}
+	l.propose(request, batch.Ops, false)
+}
+
+// checkBatch refuses what must not get into the log.
+func checkBatch(batch *kvpb.BatchRequest) error {
+	if batch.Version != commandVersion {
+		return fmt.Errorf("request version %d is not known, this node knows %d", batch.Version, commandVersion)
+	}
+	if len(batch.Ops) == 0 {
+		return errors.New("the batch is empty")
+	}
+	return checkOps(batch.Ops)
+}
+
+func (l *leaderService) propose(request micro.Request, ops []*kvpb.Op, single bool) {
+	if len(l.writes) == cap(l.writes) {
+		l.fail(request, codeUnavailable, "busy: too many writes are waiting")
+		return
+	}
+	command, err := encodeCommand(ops)
+	if err != nil {
+		l.fail(request, codeBadRequest, err.Error())
+		return
+	}
+	pending, err := l.node.Submit(command)
+	var tooLarge *node.TooLargeError
+	switch {
+	case errors.As(err, &tooLarge):
+		limit := strconv.Itoa(tooLarge.Limit)
+		l.check(request.Error(codeTooLarge, tooLarge.Error(), nil, micro.WithHeaders(micro.Headers{HeaderLimit: {limit}})))
+	case err != nil:
+		l.fail(request, codeUnavailable, err.Error())
+	default:
+		select { // a few handlers may be here at once, so it can wait a moment
+		case l.writes <- writing{pending: pending, request: request, single: single}:
+		case <-l.ended():
+		}
+	}
+}
+
+func (l *leaderService) get(request micro.Request) {
+	key := l.keyOf(request)
+	if err := checkKey(key); err != nil {
+		l.fail(request, codeBadRequest, err.Error())
+		return
+	}
+	l.enqueue(request, func(request micro.Request, _ uint64) error {
+		entry, err := l.store.Get(key, 0)
+		if errors.Is(err, ErrNotFound) {
+			return request.Error(codeNotFound, err.Error(), nil)
+		}
+		if err != nil {
+			return err
+		}
+		return request.Respond(entry.Value, micro.WithHeaders(micro.Headers{HeaderRevision: {strconv.FormatUint(entry.Revision, 10)}}))
+	})
+}
+
+func (l *leaderService) read(request micro.Request) {
+	var read kvpb.ReadRequest
+	if err := read.UnmarshalVTUnsafe(request.Data()); err != nil || read.Version != commandVersion {
+		l.fail(request, codeBadRequest, fmt.Sprintf("request version %d: %v", read.Version, err))
+		return
+	}
+	l.enqueue(request, func(request micro.Request, _ uint64) error {
+		response := kvpb.ReadResponse{Leader: l.self()}
+		limit, size := l.pageBytes(), 0
+		for _, key := range read.Keys {
+			entry, err := l.store.Get(string(key), 0)
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			// What does not fit into one message is left out; the client asks again for the rest.
+			if size += len(entry.Value) + len(key); size > limit && len(response.Versions) > 0 {
+				break
+			}
+			response.Versions = append(response.Versions, versionOf(entry))
+		}
+		l.respond(request, response.MarshalVT)
+		return nil
+	})
+}
+
+func (l *leaderService) list(request micro.Request) {
+	var r kvpb.RangeRequest
+	if err := r.UnmarshalVT(request.Data()); err != nil || r.Version != commandVersion {
+		l.fail(request, codeBadRequest, fmt.Sprintf("request version %d: %v", r.Version, err))
+		return
+	}
+	l.enqueue(request, func(request micro.Request, index uint64) error {
+		revision := r.Revision
+		if revision == 0 {
+			revision = index
+		}
+		entries, more, err := l.store.Range(RangeOptions{
+			Prefix: string(r.Prefix), After: string(r.After), Revision: revision, KeysOnly: r.KeysOnly,
+			Limit: int(min(r.Limit, 10_000)), MaxBytes: l.pageBytes(),
+		})
+		if err != nil {
+			return err
+		}
+		response := kvpb.RangeResponse{Revision: revision, More: more}
+		for _, entry := range entries {
+			response.Versions = append(response.Versions, versionOf(entry))
+		}
+		l.respond(request, response.MarshalVT)
+		return nil
+	})
+}
+
+// pageBytes is how much an answer may hold: half of the largest message, which leaves room for what surrounds each entry.
+func (l *leaderService) pageBytes() int { return int(l.node.Conn().MaxPayload() / 2) }
+
+func versionOf(entry Entry) *kvpb.Version {
+	v := &kvpb.Version{Key: []byte(entry.Key), Value: entry.Value, Revision: entry.Revision}
+	if entry.Revision != 0 {
+		v.Time = entry.Time.UnixNano()
+	}
+	return v
+}
+
+func (l *leaderService) enqueue(request micro.Request, answer func(request micro.Request, index uint64) error) {
+	select {
+	case l.reads <- reading{request: request, answer: answer}:
+	default:
+		l.fail(request, codeUnavailable, "busy: too many reads are waiting")
+	}
+}
+
+// answerReads takes all reads that wait, gets one read index for them, and answers them.
+func (l *leaderService) answerReads(ctx context.Context) {
+	var waiting []reading
+	for {
+		waiting = waiting[:0]
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-l.reads:
+			waiting = append(waiting, r)
+		}
+		for range len(l.reads) {
+			waiting = append(waiting, <-l.reads)
+		}
+		index, err := l.readIndex(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		l.answerAll(waiting, index, err)
+	}
+}
+
+func (l *leaderService) readIndex(ctx context.Context) (uint64, error) {
+	pending, err := l.node.SubmitRead()
+	if err != nil {
+		return 0, err
+	}
+	result, err := pending.Wait(ctx)
+	return result.ID.Index, err
+}
+
+func (l *leaderService) answerAll(waiting []reading, index uint64, err error) {
+	var notLeader *node.NotLeaderError
+	if errors.As(err, &notLeader) {
+		return // stay silent: the leader answers
+	}
+	for _, r := range waiting {
+		if err == nil {
+			if failed := r.answer(r.request, index); failed != nil {
+				l.fail(r.request, codeUnavailable, failed.Error())
+			}
+			continue
+		}
+		l.fail(r.request, codeUnavailable, err.Error())
+	}
+}
+
+func (l *leaderService) leader(request micro.Request) { l.respond(request, l.self().MarshalVT) }
+
+func (l *leaderService) self() *kvpb.Leader {
+	return &kvpb.Leader{Node: string(l.node.Config().ID), Term: l.term, MaxCommandBytes: uint64(l.node.MaxCommandBytes())}
+}
+
+func (l *leaderService) respond(request micro.Request, encode func() ([]byte, error)) {
+	b, err := encode()
+	if err != nil {
+		l.fail(request, codeUnavailable, err.Error())
+		return
+	}
+	l.check(request.Respond(b))
+}
+
+func (l *leaderService) fail(request micro.Request, code, description string) {
+	l.check(request.Error(code, description, nil))
+}
+
+func (l *leaderService) check(err error) {
+	if err != nil {
+		l.options.Logger.Debug("cannot answer a client", "error", err)
+	}
+}

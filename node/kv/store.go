@@ -1,0 +1,284 @@
+package kv
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
+
+	"quorate/node"
+	"quorate/node/raft"
+	"quorate/storage"
+)
+
+var errCorrupt = errors.New("the state is damaged")
+
+// StoreOptions change how a Store is opened. The zero value serves.
+type StoreOptions struct {
+	// FS is the file system. Default: the operating system's.
+	FS vfs.FS
+	// Logger gets Pebble's own log lines. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Store is the key-value state machine: every version of every key, in Pebble. It implements node.DurableStateMachine.
+//
+// Its Pebble has no write-ahead log: the Raft log is its log. What was applied is durable when Pebble has flushed it, and
+// after a crash the node applies again what came later.
+//
+// Reading is safe from several goroutines, also during Apply.
+type Store struct {
+	dir     string
+	options StoreOptions
+	marker  *atomicfs.Marker
+
+	mu      sync.RWMutex // guards db and current while a snapshot is put in their place
+	db      *pebble.DB
+	current string
+	failed  error
+	failMu  sync.Mutex // guards failed
+}
+
+// markerName is the file-name part that names the current state directory.
+const markerName = "state"
+
+// OpenStore opens the state in dir, or makes it.
+func OpenStore(dir string, options StoreOptions) (*Store, error) {
+	if options.FS == nil {
+		options.FS = vfs.Default
+	}
+	if options.Logger == nil {
+		options.Logger = slog.Default()
+	}
+	s := &Store{dir: dir, options: options}
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("open the state in %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func (s *Store) open() error {
+	fs := s.options.FS
+	if err := storage.MakeDir(fs, s.dir); err != nil {
+		return err
+	}
+	if err := s.checkDirectory(); err != nil {
+		return err
+	}
+	marker, current, err := atomicfs.LocateMarker(fs, s.dir, markerName)
+	if err != nil {
+		return err
+	}
+	s.marker = marker
+	if current == "" {
+		current = "state-1"
+		db, err := s.openPebble(current)
+		if err != nil {
+			return errors.Join(err, marker.Close())
+		}
+		if err := errors.Join(db.Set(formatKey, strconv.AppendInt(nil, formatNumber, 10), pebble.NoSync), db.Flush(), db.Close(), marker.Move(current)); err != nil {
+			return errors.Join(err, marker.Close())
+		}
+	}
+	if err := s.removeLeftOvers(current); err != nil {
+		return errors.Join(err, marker.Close())
+	}
+	db, err := s.openPebble(current)
+	if err != nil {
+		return errors.Join(err, marker.Close())
+	}
+	s.db, s.current = db, current
+	if err := checkFormat(db); err != nil {
+		return errors.Join(err, db.Close(), marker.Close())
+	}
+	return nil
+}
+
+// checkDirectory refuses a directory with somebody else's files in it.
+func (s *Store) checkDirectory() error {
+	names, err := s.options.FS.List(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, "state-") && !strings.HasPrefix(name, "marker."+markerName+".") {
+			return fmt.Errorf("the directory holds %q, which is not Quorate's: give the node an empty directory", name)
+		}
+	}
+	return nil
+}
+
+// removeLeftOvers deletes what an installation of a snapshot that did not end has left.
+func (s *Store) removeLeftOvers(current string) error {
+	names, err := s.options.FS.List(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "state-") && name != current {
+			if err := s.options.FS.RemoveAll(s.options.FS.PathJoin(s.dir, name)); err != nil {
+				return fmt.Errorf("remove %s, which an installation left behind: %w", name, err)
+			}
+		}
+	}
+	return s.marker.RemoveObsolete()
+}
+
+func (s *Store) openPebble(name string) (*pebble.DB, error) {
+	if err := storage.MakeDir(s.options.FS, s.options.FS.PathJoin(s.dir, name)); err != nil {
+		return nil, err
+	}
+	options := &pebble.Options{
+		FS:                    s.options.FS,
+		FormatMajorVersion:    pebble.FormatWALSyncChunks,
+		DisableWAL:            true,
+		MemTableSize:          64 << 20,
+		L0CompactionThreshold: 4,
+		L0StopWritesThreshold: 32,
+		LBaseMaxBytes:         256 << 20,
+		Logger:                &storeLogger{logger: s.options.Logger, fail: s.fail},
+	}
+	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
+	db, err := pebble.Open(s.options.FS.PathJoin(s.dir, name), options)
+	if err != nil {
+		return nil, fmt.Errorf("%w (is another process using the directory? if not, the files are damaged: remove this directory and its log, and replace the node)", err)
+	}
+	return db, nil
+}
+
+func checkFormat(db *pebble.DB) error {
+	value, closer, err := db.Get(formatKey)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return fmt.Errorf("%w: it has no format number", errCorrupt)
+	}
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
+	if string(value) != strconv.Itoa(formatNumber) {
+		return fmt.Errorf("the state has format %q, this version knows format %d: start the version of Quorate that wrote it, or a newer one", value, formatNumber)
+	}
+	return nil
+}
+
+// Applied returns up to where the state is durable.
+func (s *Store) Applied() (node.Applied, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var applied node.Applied
+	it, err := s.db.NewIter(&pebble.IterOptions{UpperBound: systemEnd, OnlyReadGuaranteedDurable: true})
+	if err != nil {
+		return applied, fmt.Errorf("read the applied log id: %w", err)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return applied, errors.Join(fmt.Errorf("read the applied log id: %w", err), it.Close())
+		}
+		switch key := it.Key(); {
+		case bytes.Equal(key, lastKey):
+			if applied.Last, err = storage.DecodeLogID(value); err != nil {
+				return applied, errors.Join(fmt.Errorf("read the applied log id: %w", err), it.Close())
+			}
+		case bytes.HasPrefix(key, systemPrefix):
+			applied.System = append(applied.System, node.SystemRecord{
+				Key: string(key[len(systemPrefix):]), Value: bytes.Clone(value),
+			})
+		}
+	}
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return applied, fmt.Errorf("read the applied log id: %w", err)
+	}
+	return applied, nil
+}
+
+// Sync makes everything applied durable.
+func (s *Store) Sync(context.Context) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if err := s.db.Flush(); err != nil {
+		return fmt.Errorf("flush the state: %w", err)
+	}
+	return s.failure()
+}
+
+// Close flushes the state, so that the next start has less to apply, and closes it.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.db == nil {
+		return nil
+	}
+	err := errors.Join(s.db.Flush(), s.db.Close(), s.marker.Close())
+	s.db = nil
+	if err != nil {
+		return fmt.Errorf("close the state: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) fail(err error) {
+	s.failMu.Lock()
+	defer s.failMu.Unlock()
+	if s.failed == nil {
+		s.failed = err
+	}
+}
+
+func (s *Store) failure() error {
+	s.failMu.Lock()
+	defer s.failMu.Unlock()
+	return s.failed
+}
+
+// writePosition stores up to where a batch goes, with the node's own records, beside the batch's changes.
+func writePosition(batch *pebble.Batch, last raft.LogID, system []node.SystemRecord) error {
+	value, err := storage.EncodeLogID(last)
+	if err != nil {
+		return err
+	}
+	if err := batch.Set(lastKey, value, nil); err != nil {
+		return err
+	}
+	for _, record := range system {
+		key := append(bytes.Clone(systemPrefix), record.Key...)
+		if len(record.Value) == 0 {
+			err = batch.Delete(key, nil)
+		} else {
+			err = batch.Set(key, record.Value, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// storeLogger passes Pebble's log lines on. What Pebble takes to be the end of the program only marks the store as failed: the next
+// Apply returns it, and the node stops.
+type storeLogger struct {
+	logger *slog.Logger
+	fail   func(error)
+}
+
+func (l *storeLogger) Infof(format string, args ...any) {
+	l.logger.Debug(fmt.Sprintf(format, args...), "from", "pebble")
+}
+
+func (l *storeLogger) Errorf(format string, args ...any) {
+	l.logger.Error(fmt.Sprintf(format, args...), "from", "pebble")
+}
+
+func (l *storeLogger) Fatalf(format string, args ...any) {
+	err := fmt.Errorf("pebble: "+format, args...)
+	l.logger.Error("the state has failed", "error", err)
+	l.fail(err)
+}

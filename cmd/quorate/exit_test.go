@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"quorate/node/kv"
+)
+
+func TestExitStatusOfErrors(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{nil, statusDone},
+		{kv.ErrNotFound, statusFalse},
+		{kv.ErrCondition, statusFalse},
+		{kv.ErrInvalidKey, statusUsage},
+		{usagef("wrong"), statusUsage},
+		{&kv.TooLargeError{Size: 2, Limit: 1}, statusUsage},
+		{kv.ErrUnavailable, statusUnavailable},
+		{kv.ErrUnknownOutcome, statusUnavailable},
+		{context.DeadlineExceeded, statusUnavailable},
+		{nats.ErrNoServers, statusUnavailable},
+		{nats.ErrNoResponders, statusUnavailable},
+		{errors.New("disk on fire"), statusFailed},
+		{withStatus(statusFalse, context.DeadlineExceeded), statusFalse},
+		{errors.Join(nil, kv.ErrNotFound), statusFalse},
+	} {
+		if c.err != nil {
+			c.err = fmt.Errorf("what was being done: %w", c.err)
+		}
+		if got := exitStatus(t.Context(), c.err); got != c.want {
+			t.Errorf("exit status of %v is %d, want %d", c.err, got, c.want)
+		}
+	}
+}
+
+func TestExitStatusOfAnInterrupt(t *testing.T) {
+	ctx, interrupt := context.WithCancelCause(t.Context())
+	interrupt(errInterrupted)
+	if got := exitStatus(ctx, ctx.Err()); got != statusInterrupted {
+		t.Errorf("exit status %d, want %d", got, statusInterrupted)
+	}
+	unknown := fmt.Errorf("put: %w: %w", kv.ErrUnknownOutcome, ctx.Err())
+	if got := exitStatus(ctx, unknown); got != statusUnavailable {
+		t.Errorf("exit status %d for a write that was interrupted, want %d: its outcome is unknown", got, statusUnavailable)
+	}
+}
+
+// runCommand runs a command line in this process.
+func runCommand(t *testing.T, stdin string, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	status = run(t.Context(), args, strings.NewReader(stdin), &out, &err)
+	return status, out.String(), err.String()
+}
+
+func TestWrongUsage(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct {
+		args string
+		says string
+	}{
+		{"bogus", "unknown command"},
+		{"put", "KEY is missing"},
+		{"put k", "VALUE is missing"},
+		{"get a b", "too much"},
+		{"get k --bogus", "unknown flag"},
+		{"get k --timeout soon", "invalid argument"},
+		{"get k --timeout 0s", "--timeout"},
+		{"get k --output xml", "--output"},
+		{"get k --cluster a.b", "cluster name"},
+		{"get k --creds /missing/file", "--creds"},
+		{"get k --user u --nkey " + dir, "exclude each other"},
+		{"get k --password p", "--password needs --user"},
+		{"get k --tlscert " + dir, "--tlscert and --tlskey"},
+		{"get k --context bogus-context", "--context"},
+		{"put k v --if-revision -1", "invalid argument"},
+		{"ls --values", "--output json"},
+		{"status --node a.b", "node id"},
+		{"import " + dir + " --concurrency 0", "--concurrency"},
+		{"bench --ops delete", "--ops"},
+		{"bench --clients 0", "--clients"},
+		{"bench --keys 0", "--keys"},
+		{"bench --size -1", "--size"},
+		{"bench --duration 0s", "--duration"},
+		{"bench --clients 1 --connections 2", "--connections"},
+		{"dev --nodes 0", "--nodes"},
+		{"dev --nodes 1000", "--nodes"},
+		{"dev --port 70000", "--port"},
+		{"dev --max-payload lots", "--max-payload"},
+		{"dev --log-level loud", "--log-level"},
+		{"dev --ephemeral --dir " + dir, "exclude each other"},
+		{"serve --dir " + dir, "--id"},
+		{"serve --id n1", "--dir"},
+		{"serve --id n.1 --dir " + dir, "node name"},
+		{"serve --id n1 --members n2,n3 --dir " + dir, "do not include"},
+		{"serve --id n1 --members n1,n2,n1 --dir " + dir, "twice"},
+		{"serve --id n1 --members n1 --dir " + dir + " --listen :4222", "--listen needs --embed"},
+		{"serve --id n1 --members n1 --dir " + dir + " --embed --nats nats://x", "--embed"},
+		{"serve --id n1 --members n1 --dir " + dir + " --embed --route nats://x", "--route-listen"},
+		{"serve --id n1 --members n1 --dir " + dir + " --embed --listen x", "--listen"},
+		{"serve --id n1 --members n1 --dir " + dir + " --log-format xml", "--log-format"},
+	} {
+		status, stdout, stderr := runCommand(t, "", strings.Fields(c.args)...)
+		if status != statusUsage || !strings.Contains(stderr, c.says) || !strings.Contains(stderr, "--help") || stdout != "" {
+			t.Errorf("quorate %s: exit status %d, want %d, and a message with %q\nstdout: %s\nstderr: %s",
+				c.args, status, statusUsage, c.says, stdout, stderr)
+		}
+	}
+}
+
+func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
+	a := &app{}
+	for _, cmd := range a.rootCommand().Commands() {
+		status, stdout, _ := runCommand(t, "", cmd.Name(), "--help")
+		if status != statusDone || !strings.Contains(stdout, "Examples:\n  quorate "+cmd.Name()) {
+			t.Errorf("quorate %s --help: exit status %d, and no example:\n%s", cmd.Name(), status, stdout)
+		}
+	}
+}
+
+func TestUnreachableNATSIsUnavailable(t *testing.T) {
+	port := closedPort(t)
+	for _, args := range [][]string{
+		{"put", "k", "v"}, {"get", "k"}, {"del", "k"}, {"ls"}, {"status"}, {"leader"}, {"import", t.TempDir()}, {"export", t.TempDir()}, {"bench"},
+	} {
+		status, _, stderr := runCommand(t, "", append(args, "--nats", "nats://u:secret@127.0.0.1:"+port)...)
+		if status != statusUnavailable || !strings.Contains(stderr, "cannot be reached") || !strings.Contains(stderr, port) {
+			t.Errorf("quorate %s: exit status %d, want %d\n%s", args[0], status, statusUnavailable, stderr)
+		}
+		if strings.Contains(stderr, "secret") {
+			t.Errorf("quorate %s shows the password: %s", args[0], stderr)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if status, stdout, _ := runCommand(t, "", "version"); status != statusDone || !strings.HasPrefix(stdout, "quorate ") {
+		t.Errorf("version: %d %q", status, stdout)
+	}
+	if status, stdout, _ := runCommand(t, "", "version", "-o", "json"); status != statusDone || !strings.Contains(stdout, `"go":"go`) {
+		t.Errorf("version: %d %q", status, stdout)
+	}
+}
+
+func TestClusterThatIsNotThereIsUnavailable(t *testing.T) {
+	t.Setenv("NATS_URL", startNATS(t))
+	source := t.TempDir()
+	write(t, filepath.Join(source, "f"), "x")
+	for _, args := range [][]string{
+		{"put", "k", "v"}, {"get", "k"}, {"del", "k"}, {"ls"}, {"status"}, {"leader"},
+		{"import", source, "--patience", "300ms"}, {"export", t.TempDir()},
+		{"bench", "--clients", "2", "--warmup", "0s", "--duration", "200ms"}, {"bench", "--ops", "get", "--clients", "2"},
+	} {
+		status, _, stderr := runCommand(t, "", append(args, "--cluster", "nobody", "--timeout", "300ms")...)
+		if status != statusUnavailable {
+			t.Errorf("quorate %s: exit status %d, want %d\n%s", strings.Join(args, " "), status, statusUnavailable, stderr)
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"quorate/node"
+)
+
+// errNoLeader says that nodes answer, but none of them leads and takes writes.
+var errNoLeader = errors.New("no leader")
+
+// shownLeader is the JSON form of a leader.
+type shownLeader struct {
+	Cluster string `json:"cluster"`
+	Leader  string `json:"leader"`
+	Term    uint64 `json:"term"`
+}
+
+func (a *app) leaderCommand() *cobra.Command {
+	var client clientFlags
+	var wait bool
+	cmd := &cobra.Command{
+		Use:   "leader",
+		Short: "Print the id of the node that leads",
+		Long: `Print the id of the node that leads and takes writes now.
+
+Exit status 3 if there is none; with --wait only when there is none after --timeout.`,
+		Example: `  quorate leader
+  quorate leader --wait --timeout 30s && quorate put greeting hello`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := within(cmd.Context(), client.timeout)
+			defer cancel()
+			leader, cluster, err := client.findLeader(ctx, wait)
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				return a.printJSON(shownLeader{Cluster: cluster, Leader: string(leader.ID), Term: leader.Term})
+			}
+			return a.printf("%s\n", leader.ID)
+		},
+	}
+	client.add(cmd.Flags())
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until there is one, at most as long as --timeout says")
+	return cmd
+}
+
+// findLeader asks who leads; with wait again and again, until somebody does or the context ends.
+func (f *clientFlags) findLeader(ctx context.Context, wait bool) (leader node.Status, cluster string, err error) {
+	const askAgain = 100 * time.Millisecond
+	again := time.NewTicker(askAgain)
+	defer again.Stop()
+	for {
+		leader, cluster, err = f.askLeader(ctx)
+		if err == nil || !wait || exitStatus(ctx, err) == statusUsage {
+			return leader, cluster, err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return node.Status{}, cluster, err
+		}
+	}
+}
+
+func (f *clientFlags) askLeader(ctx context.Context) (node.Status, string, error) {
+	l, err := f.connect(ctx, "leader")
+	if err != nil {
+		return node.Status{}, "", err
+	}
+	defer l.conn.Close()
+	view, err := gatherStatus(ctx, l, "")
+	if err != nil {
+		return node.Status{}, l.cluster, err
+	}
+	leader, ok := view.leader()
+	if !ok {
+		return node.Status{}, l.cluster, withStatus(statusUnavailable,
+			fmt.Errorf("cluster %s has %w now: %d of its nodes answer: `quorate status` shows them", l.cluster, errNoLeader, len(view.answers)))
+	}
+	return leader, l.cluster, nil
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"quorate/node"
+	"quorate/node/kv"
+	"quorate/node/raft"
+)
+
+// stopTimeout is how long a node may take to stop in good order. It has nothing to lose: what it acknowledged is on disk.
+const stopTimeout = 15 * time.Second
+
+// What is in a node's directory.
+const (
+	logDir   = "log"   // the Raft log and vote
+	stateDir = "state" // the key-value store
+	natsDir  = "nats"  // JetStream, of an embedded NATS server
+)
+
+// memberConfig says which member to run.
+type memberConfig struct {
+	cluster string
+	id      raft.NodeID
+	members []raft.NodeID
+	dir     string
+	url     string
+	options []nats.Option
+	logger  *slog.Logger
+}
+
+// member is one running node with the key-value store on top.
+type member struct {
+	id      raft.NodeID
+	node    *node.Node
+	service *kv.Service
+}
+
+// startMember opens the directory and starts the node. It returns before NATS is reached: see node.Start.
+func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
+	if err := checkMemberDir(cfg.dir); err != nil {
+		return nil, err
+	}
+	logger := cfg.logger.With("cluster", cfg.cluster, "node", string(cfg.id))
+	store, err := kv.OpenStore(filepath.Join(cfg.dir, stateDir), kv.StoreOptions{Logger: logger})
+	if err != nil {
+		return nil, fmt.Errorf("start node %s: open its store: %w", cfg.id, err)
+	}
+	n, err := node.Start(ctx, node.Config{
+		Cluster: cfg.cluster, ID: cfg.id, Members: cfg.members, Dir: filepath.Join(cfg.dir, logDir),
+		URL: cfg.url, NATSOptions: cfg.options, Prefix: subjectPrefix, Logger: cfg.logger,
+	}, store) // takes the store over, also when it fails
+	if err != nil {
+		return nil, err
+	}
+	service, err := kv.Serve(n, store, kv.ServiceOptions{Logger: logger})
+	if err != nil {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		return nil, errors.Join(fmt.Errorf("start node %s: serve its store: %w", cfg.id, err), n.Close(stop))
+	}
+	return &member{id: cfg.id, node: n, service: service}, nil
+}
+
+// close stops the node: first what its clients use, then itself. It blocks until it has ended, or the context has.
+func (m *member) close(ctx context.Context) error {
+	return errors.Join(m.service.Close(), m.node.Close(ctx))
+}
+
+// checkMemberDir refuses a directory that somebody uses for something else.
+func checkMemberDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make the directory of the node: %w", err)
+		}
+		return nil
+	case err != nil:
+		return fmt.Errorf("open the directory of the node: %w", err)
+	}
+	ours := func(e os.DirEntry) bool {
+		return slices.Contains([]string{logDir, stateDir, natsDir, "lost+found"}, e.Name())
+	}
+	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) {
+		return fmt.Errorf("directory %s is not empty and not that of a node: it has %s: choose another with --dir", dir, entries[0].Name())
+	}
+	return nil
+}

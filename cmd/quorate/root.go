@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// app is one invocation of the binary: where it reads and writes, and the flags that all commands have.
+type app struct {
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	output string
+	// begun is set once arguments and flags are found to be right: an error before that is one of usage.
+	begun bool
+}
+
+// run executes one command line and returns the exit status. It blocks until the command is done or ctx has ended and the
+// command has stopped in good order.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := a.rootCommand()
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return statusDone
+	}
+	if !a.begun {
+		err = &usageError{err: err}
+	}
+	status := exitStatus(ctx, err)
+	fmt.Fprintf(stderr, "quorate: %v\n", err)
+	if status == statusUsage {
+		fmt.Fprintf(stderr, "Run `%s --help` for usage.\n", cmd.CommandPath())
+	}
+	return status
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "quorate",
+		Short: "A replicated, durable key-value store on the NATS you already run",
+		Long: `Quorate replicates a state machine over NATS: nodes have no addresses and no open ports of their own.
+
+Start with ` + "`quorate dev`" + `: a NATS server and a three-node cluster in one process. ` + "`quorate serve`" + ` runs one node of a
+real cluster. The other commands are clients of a cluster's key-value store.
+
+Exit status:
+` + exitStatuses,
+		Example: `  quorate dev                  # in one terminal
+  quorate put greeting hello   # in another
+  quorate get greeting
+  quorate status`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return a.begin() },
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.PersistentFlags().StringVarP(&a.output, "output", "o", outputText, "form of the output: text or json")
+	root.AddCommand(
+		a.devCommand(), a.serveCommand(),
+		a.putCommand(), a.getCommand(), a.delCommand(), a.lsCommand(),
+		a.statusCommand(), a.leaderCommand(),
+		a.importCommand(), a.exportCommand(),
+		a.benchCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+func (a *app) begin() error {
+	if a.output != outputText && a.output != outputJSON {
+		return fmt.Errorf("--output is %q: it must be %s or %s", a.output, outputText, outputJSON)
+	}
+	a.begun = true
+	return nil
+}
+
+// takes is for commands with just these arguments.
+func takes(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return fmt.Errorf("%s: %s is missing", cmd.Name(), names[len(args)])
+		case len(args) > len(names):
+			return fmt.Errorf("%s takes %s; %q is too much", cmd.Name(), strings.Join(names, " and "), args[len(names)])
+		}
+		return nil
+	}
+}
+
+// within bounds an operation by the timeout that a user gave.
+func within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v: %w", timeout, context.DeadlineExceeded))
+}

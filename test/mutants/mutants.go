@@ -1,0 +1,146 @@
+package mutants
+
+import (
+	"fmt"
+	"strings"
+)
+
+// mutant is a bug to plant.
+type mutant struct {
+	name string
+	// patches change files of node/raft.
+	patches []patch
+	by      killer
+	// quick ones are planted by default, the others with -mutants.
+	quick bool
+}
+
+// killer is who must find a mutant.
+type killer int
+
+const (
+	// simulator: a run of seeds.
+	simulator killer = iota
+	// engineTests: the tests in node/raft, for what takes too rare a meeting of chances to wait for, or harms no safety.
+	engineTests
+)
+
+// patch replaces a text that must stand in the file exactly once.
+type patch struct {
+	file, old, new string
+}
+
+// apply returns the patched source. It fails if the text to replace is not there any more: then the patch must be brought up
+// to date with the code.
+func (p patch) apply(source string) (string, error) {
+	if n := strings.Count(source, p.old); n != 1 {
+		return "", fmt.Errorf("%s has %d places like %q, want 1: adapt the mutant to the code", p.file, n, p.old)
+	}
+	return strings.Replace(source, p.old, p.new, 1), nil
+}
+
+// mutants, with the numbers of the known bugs that they stand for.
+var mutants = []mutant{
+	{"entry of an older term committed by counting (1, Figure 8)", []patch{
+		{"commit.go", "term != e.leading.term", "term > e.leading.term"},
+	}, simulator, true},
+	{"vote answered before it is durable (2)", []patch{
+		{"durability.go", "voteReply: VoteReply{To: to, Response: r}, seq: e.disk.voteSeq", "voteReply: VoteReply{To: to, Response: r}"},
+	}, simulator, false},
+	{"vote not written (2)", []patch{
+		{"durability.go", "w.Vote = &v", "if v.For == \"\" {\n\t\tw.Vote = &v\n\t}"},
+	}, simulator, false},
+	{"candidate asks before its own vote is durable (2)", []patch{
+		{"election.go", "e.campaign.asked || !e.voteDurable()", "e.campaign.asked"},
+		{"election.go", "e.campaign = newCampaign(false, e.vote.Term)", "e.campaign = newCampaign(false, e.vote.Term)\n\te.askVotes()"},
+	}, simulator, false},
+	{"entries that match are truncated and written again (3, 4)", []patch{
+		{"follower.go", "if e.log.Has(entry.ID) {\n\t\t\tcontinue", "if e.log.Has(entry.ID) && entry.ID.Index <= e.commit {\n\t\t\tcontinue"},
+	}, simulator, false},
+	{"log cut at the end of a short append (3)", []patch{
+		{"follower.go", "resp.Matched = entries[len(entries)-1].ID",
+			"resp.Matched = entries[len(entries)-1].ID\n\t\tif m := resp.Matched.Index; m < e.log.last.Index && m >= e.commit {\n\t\t\te.truncate(m + 1)\n\t\t}"},
+	}, simulator, true},
+	{"joint configuration decided by the incoming set alone (6, 7)", []patch{
+		{"quorum.go", "if !m.Joint() {", "if true {"},
+	}, simulator, false},
+	{"learners counted in a quorum (8)", []patch{
+		{"quorum.go", "func(member Member) bool { return member.Voter }", "func(member Member) bool { return !member.Outgoing }"},
+	}, simulator, false},
+	{"configuration not rolled back when its entry is truncated (10)", []patch{
+		{"durability.go", "e.memberships[n-1].ID.Index >= from;", "e.memberships[n-1].ID.Index >= from && false;"},
+	}, simulator, false},
+	{"progress of an earlier leadership counted (12)", []patch{
+		{"leader.go", "t == nil || t.worker != p.Worker || t.peer != p.Peer", "t == nil"},
+		{"leader.go", "if !e.log.Has(p.Matched) {", "if p.Matched.Index > e.log.last.Index {"},
+	}, simulator, false},
+	{"read answered without a round (14)", []patch{
+		{"read.go", "if round < r.begun {", "if round > r.begun {"},
+	}, simulator, true},
+	{"read before the leader's first commit (14)", []patch{
+		{"read.go", "e.leading == nil || !e.Serving()", "e.leading == nil"},
+	}, simulator, false},
+	{"round confirmed by a message sent before it began (46)", []patch{
+		{"replicator.go", "max(r.progress.Round, f.round)", "max(r.progress.Round, r.target.Round)"},
+	}, simulator, false},
+	{"last log ids compared index first (16)", []patch{
+		{"logid.go", "cmp.Compare(id.Term, other.Term)", "cmp.Compare(id.Index, other.Index)"},
+		{"logid.go", "return cmp.Compare(id.Index, other.Index)\n}", "return cmp.Compare(id.Term, other.Term)\n}"},
+	}, simulator, false},
+	{"follower commits beyond what the append verified (26)", []patch{
+		{"follower.go", "min(req.Commit, resp.Matched.Index)", "min(req.Commit, e.log.last.Index)"},
+	}, simulator, false},
+	{"append answered before it is durable (29)", []patch{
+		{"durability.go", "seq: e.disk.voteSeq, index: r.Matched.Index", "seq: e.disk.voteSeq"},
+	}, simulator, false},
+	{"leader counts itself before its own fsync (29)", []patch{
+		{"commit.go", "return e.disk.index", "return e.log.last.Index"},
+	}, simulator, false},
+	{"completion of an overwritten entry counted for the new one (30)", []patch{
+		{"durability.go", "e.disk.pending[i].last = min(e.disk.pending[i].last, from-1)", "_ = i"},
+	}, simulator, false},
+	{"entries applied that are not durable here (rule 1)", []patch{
+		{"engine.go", "return min(e.commit, e.disk.index)", "return e.commit"},
+	}, simulator, false},
+	{"several votes granted in one term (48)", []patch{
+		{"election.go", "granted := req.Term == e.vote.Term && upToDate && (e.vote.For == \"\" || e.vote.For == req.Candidate.ID)",
+			"granted := req.Term == e.vote.Term && upToDate"},
+	}, simulator, false},
+	{"votes granted to a candidate whose log is behind (5.4.1)", []patch{
+		{"election.go", "upToDate := !req.Last.Less(e.log.last)", "upToDate := true"},
+	}, simulator, false},
+	{"instant elections do not slow down", []patch{
+		{"election.go", "e.following.tries++", ""},
+	}, simulator, false},
+	{"who is left out of an uncommitted configuration does not stand", []patch{
+		{"follower.go", "!e.mayStand()", "!e.Membership().IsVoter(e.cfg.Self)"},
+	}, simulator, false},
+	{"worker spins when its core is not heard of", []patch{
+		{"replicator.go", "if r.silent {", "if false {"},
+	}, simulator, false},
+	{"votes of an earlier election counted (27)", []patch{
+		{"election.go", "(resp.Granted && resp.Term != c.term)", "false"},
+	}, engineTests, false},
+	{"append below the purge mark taken for a conflict (5)", []patch{
+		{"follower.go", "if purged := e.log.purged; prev.Index < purged.Index {", "if purged := e.log.purged; prev.Index+100 < purged.Index {"},
+	}, engineTests, false},
+	{"conflict hint steps back one at a time (17)", []patch{
+		{"logview.go", "index = v.runs[n-1].Index - 1", "_ = n\n\t\tindex--"},
+		{"replicator.go", "return term <= hint.Term", "return true || term <= hint.Term"},
+	}, engineTests, false},
+	{"leader without a quorum stays (rule 3)", []patch{
+		{"leader.go", "case e.quorumAge() > e.cfg.ElectionTimeout, e.diskStalled():", "case e.diskStalled():"},
+	}, engineTests, false},
+	{"leader with a stalled disk stays (rule 3, 49)", []patch{
+		{"leader.go", "case e.quorumAge() > e.cfg.ElectionTimeout, e.diskStalled():", "case e.quorumAge() > e.cfg.ElectionTimeout:"},
+	}, engineTests, false},
+	{"voter in touch with its leader votes at once (18, 19)", []patch{
+		{"election.go", "if req.Term >= e.vote.Term && e.inTouch() {", "if false {"},
+	}, engineTests, false},
+	{"two processes under one name both count (rule 10)", []patch{
+		{"boots.go", "return bootAlternates", "return bootGood"},
+	}, engineTests, false},
+	{"term beyond all bounds believed (rule 9)", []patch{
+		{"wellformed.go", "case r.Term == 0 || r.Term > MaxTerm:\n\t\treturn \"term out of bounds\"\n\tcase r.Candidate.ID", "case r.Candidate.ID"},
+	}, engineTests, false},
+}

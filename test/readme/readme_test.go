@@ -1,0 +1,236 @@
+// Package readme runs what README.md shows.
+package readme
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// blocks returns the shell blocks of the README.
+func blocks(t *testing.T, root string) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, match := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+		found = append(found, match[1])
+	}
+	return found
+}
+
+// machine is a user's shell: a home, a directory to work in, the binaries, and ports of its own in place of the well-known ones.
+type machine struct {
+	t    *testing.T
+	root string // of the repository
+	work string
+	env  []string
+	port map[string]string
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{t: t, root: root, work: t.TempDir(), port: map[string]string{}}
+	for _, port := range []string{"4222", "4223", "4224", "4225", "6222", "6223", "6224"} {
+		m.port[port] = freePort(t)
+	}
+	bin := t.TempDir()
+	for name, pkg := range map[string]string{"quorate": "quorate/cmd/quorate", "nats": "quorate/test/readme/nats"} {
+		build := exec.Command("go", "build", "-o", filepath.Join(bin, name), pkg)
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("build %s: %v\n%s", name, err, out)
+		}
+	}
+	home := t.TempDir()
+	m.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "XDG_STATE_HOME="+home, "QUORATE_CLUSTER=",
+		"NATS_URL=nats://127.0.0.1:"+m.port["4222"])
+	return m
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+func (m *machine) command(ctx context.Context, script string) *exec.Cmd {
+	for port, free := range m.port {
+		script = strings.ReplaceAll(script, port, free)
+	}
+	cmd := exec.CommandContext(ctx, "sh", "-e", "-c", script)
+	cmd.Env = m.env
+	if cmd.Dir = m.work; strings.Contains(script, "./cmd/quorate") || strings.Contains(script, "go test") {
+		cmd.Dir = m.root
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what it leaves in the background is ended with it
+	return cmd
+}
+
+// run runs a block to its end and returns what it printed. What it started in the background runs until the test ends.
+func (m *machine) run(script string) string {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	defer cancel()
+	out, err := os.CreateTemp(m.t.TempDir(), "out")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer out.Close()
+	cmd := m.command(ctx, script)
+	cmd.Stdout, cmd.Stderr = out, out // a file, so that processes in the background do not keep a pipe open
+	err = cmd.Run()
+	group := cmd.Process.Pid
+	m.t.Cleanup(func() { endGroup(group) })
+	text, readErr := os.ReadFile(out.Name())
+	if err != nil || readErr != nil {
+		m.t.Fatalf("%s\n%v %v\n%s", script, err, readErr, text)
+	}
+	return string(text)
+}
+
+// endGroup ends the processes of a group and waits until they are gone, so that their files can be removed.
+func endGroup(group int) {
+	deadline := time.Now().Add(10 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for syscall.Kill(-group, syscall.SIGKILL) == nil && time.Now().Before(deadline) {
+		<-tick.C
+	}
+}
+
+// background starts a command that runs until it is interrupted, and waits until it has printed the text.
+func (m *machine) background(script, ready string) (interrupt func()) {
+	m.t.Helper()
+	cmd := m.command(context.Background(), "exec "+script)
+	out := &output{}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	var once sync.Once
+	stop := func(signal syscall.Signal) {
+		once.Do(func() {
+			_ = syscall.Kill(-cmd.Process.Pid, signal)
+			select {
+			case <-ended:
+			case <-time.After(20 * time.Second):
+				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+				m.t.Errorf("%s: does not end when it is interrupted", script)
+				<-ended
+			}
+		})
+	}
+	m.t.Cleanup(func() { stop(syscall.SIGKILL) })
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(2 * time.Minute) // it may have to be built first
+	for !strings.Contains(out.String(), ready) {
+		select {
+		case <-tick.C:
+		case err := <-ended:
+			ended <- err
+			m.t.Fatalf("%s ended: %v\n%s", script, err, out)
+		case <-deadline:
+			m.t.Fatalf("%s is not ready\n%s", script, out)
+		}
+	}
+	return func() { stop(syscall.SIGINT) }
+}
+
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// TestEveryCommandOfTheReadme runs the README's blocks in their order, as a newcomer would. A block that it does not know how to run
+// fails it.
+func TestEveryCommandOfTheReadme(t *testing.T) {
+	m := newMachine(t)
+	var interrupt func()
+	for _, block := range blocks(t, m.root) {
+		block = strings.TrimSpace(block)
+		switch {
+		case block == "go run ./cmd/quorate dev":
+			// On another port than the well-known one, which may be taken.
+			interrupt = m.background(block+" --port "+m.port["4222"], "Ctrl-C stops it")
+		case block == "go test ./...":
+			m.isWhatTheGateRuns(block)
+		case strings.HasPrefix(block, "go test ./test/bounds "):
+			if list := m.run("go test ./test/bounds -list Benchmark"); !strings.Contains(list, "BenchmarkFailover") {
+				t.Errorf("%s: there are only these: %s", block, list)
+			}
+		case interrupt == nil:
+			t.Fatalf("no cluster to run this on yet:\n%s", block)
+		default:
+			out := m.run(block)
+			if want := expected(block); !strings.Contains(out, want) {
+				t.Errorf("%s\ndoes not print %q but\n%s", block, want, out)
+			}
+		}
+	}
+	if interrupt == nil {
+		t.Fatal("the README does not start a cluster")
+	}
+	interrupt()
+}
+
+// expected is what a block's output must hold.
+func expected(block string) string {
+	switch {
+	case strings.Contains(block, "get greeting"), strings.Contains(block, "kv.get.greeting"):
+		return "hello"
+	case strings.Contains(block, "quorate status --cluster prod"):
+		return "n3"
+	case strings.Contains(block, "import"):
+		return "net/http/"
+	}
+	return ""
+}
+
+func (m *machine) isWhatTheGateRuns(command string) {
+	m.t.Helper()
+	gate, err := os.ReadFile(filepath.Join(m.root, ".ci", "run"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if !strings.Contains(string(gate), "\n"+command+"\n") {
+		m.t.Errorf("the gate does not run %q", command)
+	}
+}

@@ -1,0 +1,91 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"quorate/node/raft"
+)
+
+// plan is what kind of run a seed makes: the cluster's shape and which faults it suffers, how much. Runs differ in
+// character on purpose: a bug that needs calm in one respect and storm in another is found by some of them.
+type plan struct {
+	nodes      int
+	membership *raft.Membership
+	engine     raft.Config
+	replicator raft.ReplicatorConfig
+
+	faultTime time.Duration
+	faultGap  time.Duration
+	// weights of the faults, by kind.
+	weights [faultKinds]int
+
+	loss, duplicate, slow float64
+	delay, slowDelay      time.Duration
+
+	syncTime, slowSync time.Duration
+	slowSyncs          float64
+
+	clientGap time.Duration
+	reads     float64
+	// changes: clients change the membership, too.
+	changes bool
+}
+
+func (p plan) String() string {
+	return fmt.Sprintf("%v, election timeout %v, %d messages of %d bytes in flight, loss %.2f, duplicates %.2f, "+
+		"delay %v (%.2f: %v), sync %v (%.2f: %v), faults %v every %v, changes %v",
+		p.membership, p.engine.ElectionTimeout, p.replicator.MaxInFlight, p.replicator.MaxMessageBytes, p.loss, p.duplicate,
+		p.delay, p.slow, p.slowDelay, p.syncTime, p.slowSyncs, p.slowSync, p.weights, p.faultGap, p.changes)
+}
+
+func pick[T any](rng *rand.Rand, choices ...T) T { return choices[rng.IntN(len(choices))] }
+
+func newPlan(rng *rand.Rand) plan {
+	timeout := pick(rng, 150*time.Millisecond, 300*time.Millisecond, 500*time.Millisecond)
+	p := plan{
+		engine: raft.Config{HeartbeatInterval: timeout / 10, ElectionTimeout: timeout},
+		replicator: raft.ReplicatorConfig{
+			HeartbeatInterval: timeout / 10,
+			MaxInFlight:       pick(rng, 1, 2, 8, 64),
+			MaxInFlightBytes:  pick(rng, 1, 200, 10_000),
+			MaxMessageBytes:   pick(rng, 1, 64, 10_000),
+		},
+		faultTime: 20 * timeout,
+		faultGap:  timeout / time.Duration(pick(rng, 1, 2, 4)),
+		loss:      pick(rng, 0, 0.01, 0.1),
+		duplicate: pick(rng, 0, 0.05),
+		slow:      pick(rng, 0, 0.02, 0.2, 0.5),
+		delay:     pick(rng, 200*time.Microsecond, 2*time.Millisecond, timeout/20),
+		slowDelay: pick(rng, timeout/10, timeout),
+		syncTime:  pick(rng, 100*time.Microsecond, 3*time.Millisecond, timeout/15),
+		slowSync:  pick(rng, timeout/8, timeout/2),
+		slowSyncs: pick(rng, 0, 0.05, 0.3),
+		clientGap: pick(rng, timeout/100, timeout/25, timeout/5),
+		reads:     pick(rng, 0.1, 0.5),
+	}
+	for i := range p.weights {
+		p.weights[i] = pick(rng, 0, 1, 1, 3)
+	}
+	p.weights[crashNode]++
+	p.membership, p.nodes = newMembership(rng)
+	p.changes = rng.IntN(3) == 0
+	return p
+}
+
+// newMembership draws the shape of the cluster: mostly three or five voters, sometimes learners or a joint configuration.
+func newMembership(rng *rand.Rand) (*raft.Membership, int) {
+	shape := pick(rng, "vvv", "vvv", "vvvvv", "vvvvv", "vvvll", "bbvoo", "bbovv", "vvooo", "bbbvl", "v", "vv")
+	m := &raft.Membership{}
+	for i, c := range shape {
+		m.Members = append(m.Members, raft.Member{
+			Peer: peer(i), Voter: c == 'v' || c == 'b', Outgoing: c == 'o' || c == 'b', Retain: c == 'o',
+		})
+	}
+	return m, len(shape)
+}
+
+func peer(i int) raft.Peer {
+	return raft.Peer{ID: raft.NodeID(fmt.Sprintf("n%d", i+1)), Incarnation: raft.Incarnation(i + 1)}
+}

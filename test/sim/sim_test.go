@@ -1,0 +1,80 @@
+package sim
+
+import (
+	"flag"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+var (
+	oneSeed   = flag.Uint64("seed", 0, "run this seed alone")
+	manySeeds = flag.Uint64("seeds", 0, "run seeds 1 up to this one")
+)
+
+// Seeds that go test runs by default, and with -short.
+const (
+	defaultSeeds = 1200
+	shortSeeds   = 150
+)
+
+// TestSeeds runs many small worlds. A failure prints its seed, how to run it again, and what happened last.
+func TestSeeds(t *testing.T) {
+	first, last := uint64(1), uint64(defaultSeeds)
+	switch {
+	case *oneSeed > 0:
+		first, last = *oneSeed, *oneSeed
+	case *manySeeds > 0:
+		last = *manySeeds
+	case testing.Short():
+		last = shortSeeds
+	}
+	var next atomic.Uint64
+	next.Store(first)
+	var mu sync.Mutex
+	var sum Result
+	var group sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() {
+			for !t.Failed() {
+				seed := next.Add(1) - 1
+				if seed > last {
+					return
+				}
+				r := Run(seed)
+				mu.Lock()
+				sum.Steps += r.Steps
+				sum.Elections += r.Elections
+				sum.Committed += r.Committed
+				sum.Acked += r.Acked
+				sum.Reads += r.Reads
+				sum.Crashes += r.Crashes
+				if r.Err != nil {
+					t.Errorf("seed %d: %v\n%s\nseed %d: %v\nrun it again: go test ./test/sim -run TestSeeds -seed %d",
+						seed, r.Err, r.Trace, seed, r.Err, seed)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+	t.Logf("seeds %d to %d: %d steps, %d elections, %d crashes, %d entries committed, %d writes acknowledged, %d reads",
+		first, last, sum.Steps, sum.Elections, sum.Crashes, sum.Committed, sum.Acked, sum.Reads)
+	if *oneSeed == 0 && !t.Failed() && (sum.Acked < 10*int(last) || sum.Elections < int(last) || sum.Reads < int(last)) {
+		t.Error("so little happened that nothing was tested")
+	}
+}
+
+// TestSameSeedSameTrace: a failure that cannot be repeated is of no use.
+func TestSameSeedSameTrace(t *testing.T) {
+	for seed := uint64(1); seed <= 5; seed++ {
+		first, second := Run(seed), Run(seed)
+		if first.Hash != second.Hash || first.Steps != second.Steps {
+			t.Errorf("seed %d: trace %x of %d steps, then %x of %d", seed, first.Hash, first.Steps, second.Hash, second.Steps)
+		}
+		if other := Run(seed + 1000); other.Hash == first.Hash {
+			t.Errorf("seeds %d and %d have the same trace", seed, seed+1000)
+		}
+	}
+}

@@ -19,6 +19,8 @@ var (
 	ErrLost = errors.New("proposal was lost: another leader overwrote it; it did not take effect")
 	// ErrNotInitialized says that the cluster's genesis is not agreed yet.
 	ErrNotInitialized = errors.New("cluster is not initialized yet")
+	// ErrNoDelta is returned by DeltaSnapshot.WriteDeltaTo when only the whole state can be written.
+	ErrNoDelta = errors.New("the changes since that log id are not known")
 )
 
 // NotLeaderError says that this node does not lead. Nothing was proposed or read.

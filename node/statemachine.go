@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"quorate/node/raft"
+	"quorate/storage"
 )
 
 // StateMachine is what a cluster replicates: the user's own code. Every node applies the same commands in the same
@@ -66,10 +67,7 @@ type Batch struct {
 }
 
 // SystemRecord is one record of the node's own, stored with the state. An empty Value deletes the record.
-type SystemRecord struct {
-	Key   string
-	Value []byte
-}
+type SystemRecord = storage.SystemRecord
 
 // Command is one committed command.
 type Command struct {
@@ -98,13 +96,17 @@ type Snapshot interface {
 	Close() error
 }
 
-// SnapshotMeta describes a snapshot.
-type SnapshotMeta struct {
-	// Last is the log id that the snapshot goes up to.
-	Last raft.LogID
-	// Membership at Last, and the log id of its entry.
-	Membership   *raft.Membership
-	MembershipID raft.LogID
-	// System holds the node's own records at Last. A durable machine stores them with the restored state.
-	System []SystemRecord
+// DeltaSnapshot is a Snapshot that can also write only what changed. The node then keeps earlier layers where they are and uploads
+// the difference, and now and then a whole state again.
+//
+// Restore of such a machine reads the layers one after the other from its one reader: the whole state first, then each
+// difference in ascending order of log ids. A layer must show its own end.
+type DeltaSnapshot interface {
+	Snapshot
+	// WriteDeltaTo writes what changed after the entry at since was applied. It runs like WriteTo. It returns ErrNoDelta, before it
+	// has written anything, if it cannot tell: then the whole state is written.
+	WriteDeltaTo(ctx context.Context, since raft.LogID, w io.Writer) error
 }
+
+// SnapshotMeta describes a snapshot.
+type SnapshotMeta = storage.SnapshotMeta

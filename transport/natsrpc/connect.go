@@ -65,6 +65,7 @@ func Connect(ctx context.Context, options ConnectOptions) (*nats.Conn, error) {
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
 		nats.ReconnectBufSize(-1), // a stale message must not be sent after a reconnect
+		nats.WriteBufferSize(1),   // a message is written by who sends it, not by a goroutine to wake first
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(maxPingsOut),
 		nats.Timeout(dialTimeout),

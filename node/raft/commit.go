@@ -26,6 +26,7 @@ func (e *Engine) advanceCommit() {
 	e.setCommit(index)
 	e.out.Replicate = true
 	e.startReads()
+	e.finishChange()
 }
 
 // Serving reports whether the node leads and an entry of its own term is committed: from then on it knows all that is

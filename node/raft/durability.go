@@ -87,14 +87,18 @@ func (e *Engine) truncate(from uint64) {
 		e.memberships = e.memberships[:n-1]
 		e.out.Changed = true
 	}
-	// Answers about entries that are gone: the asker's leadership is over, so it gets the newer term.
+	e.refuseGatedAfter(from - 1)
+	e.releaseGated()
+}
+
+// refuseGatedAfter turns down answers about entries that are gone: the asker's leadership is over, so it gets the newer term.
+func (e *Engine) refuseGatedAfter(last uint64) {
 	for i := range e.gated {
-		if g := &e.gated[i]; g.index >= from {
+		if g := &e.gated[i]; g.index > last {
 			g.appendReply.Response = AppendResponse{From: e.cfg.Self, Term: e.vote.Term, Status: AppendRefused}
 			g.index, g.seq = 0, e.disk.voteSeq
 		}
 	}
-	e.releaseGated()
 }
 
 // Durable tells that the write of that number, and all before it, are on disk.

@@ -15,12 +15,17 @@ type campaign struct {
 	granted, refused map[NodeID]bool
 	// asked: the requests are out. In a vote that is only after the node's own vote is durable.
 	asked bool
+	// transfer: the leader itself wants it.
+	transfer bool
 }
 
 // mayStand reports whether the node is a voter, in the configuration in force or in the one that it is to replace. Who is left
 // out of a configuration that is not committed yet must still stand: perhaps only those have its entry, and nobody without it
 // could win their votes (dissertation section 4.2.2).
 func (e *Engine) mayStand() bool {
+	if e.following.removed || e.following.quiet {
+		return false
+	}
 	return slices.ContainsFunc(e.memberships, func(at MembershipAt) bool { return at.Membership.IsVoter(e.cfg.Self) })
 }
 
@@ -65,7 +70,7 @@ func (e *Engine) askVotes() {
 			continue
 		}
 		e.out.Votes = append(e.out.Votes, SendVote{To: member.Peer, Request: VoteRequest{
-			Term: e.campaign.term, Candidate: e.cfg.Self, Last: e.log.last, Pre: e.campaign.pre,
+			Term: e.campaign.term, Candidate: e.cfg.Self, Last: e.log.last, Pre: e.campaign.pre, Transfer: e.campaign.transfer,
 		}})
 	}
 	e.countVotes()
@@ -80,6 +85,12 @@ func (e *Engine) VoteAnswer(now time.Time, resp *VoteResponse) {
 	}
 	if resp.Term > e.vote.Term && !(resp.Pre && resp.Granted) {
 		e.becomeFollower(resp.Term, Peer{})
+		return
+	}
+	if resp.Removed > e.memberships[len(e.memberships)-1].ID.Index && resp.Removed <= MaxIndex && e.leading == nil && e.Membership().IsVoter(resp.From) {
+		e.following.removed = true
+		e.campaign = nil
+		e.out.Changed = true
 		return
 	}
 	c := e.campaign
@@ -122,7 +133,7 @@ func (e *Engine) VoteRequested(now time.Time, req *VoteRequest, to ReplyTo) {
 		e.refuseVote(req, to)
 		return
 	}
-	if req.Term >= e.vote.Term && e.inTouch() {
+	if req.Term >= e.vote.Term && e.inTouch() && !req.Transfer {
 		e.holdVote(req, to)
 		return
 	}
@@ -134,7 +145,7 @@ func (e *Engine) decideVote(req *VoteRequest, to ReplyTo) {
 	upToDate := !req.Last.Less(e.log.last)
 	if req.Pre {
 		free := req.Term > e.vote.Term || (req.Term == e.vote.Term && (e.vote.For == "" || e.vote.For == req.Candidate.ID))
-		resp := VoteResponse{From: e.cfg.Self, Term: e.vote.Term, Pre: true}
+		resp := VoteResponse{From: e.cfg.Self, Term: e.vote.Term, Pre: true, Removed: e.removedSince(req.Candidate)}
 		if free && upToDate {
 			resp.Term, resp.Granted = req.Term, true
 		}
@@ -149,5 +160,17 @@ func (e *Engine) decideVote(req *VoteRequest, to ReplyTo) {
 		e.setVote(Vote{Term: req.Term, For: req.Candidate.ID})
 		e.resetElectionDeadline()
 	}
-	e.replyVote(to, VoteResponse{From: e.cfg.Self, Term: e.vote.Term, Granted: granted})
+	e.replyVote(to, VoteResponse{From: e.cfg.Self, Term: e.vote.Term, Granted: granted, Removed: e.removedSince(req.Candidate)})
 }
+
+// removedSince returns the index of the newest committed configuration if the peer is no member of it, else 0.
+func (e *Engine) removedSince(p Peer) uint64 {
+	if committed := e.memberships[0]; len(committed.Membership.Members) > 0 && !committed.Membership.Contains(p) {
+		return committed.ID.Index
+	}
+	return 0
+}
+
+// Removed reports whether a voter told this node that it is no member any more. It then stands for no election until a leader
+// counts it among its members again.
+func (e *Engine) Removed() bool { return e.following.removed }

@@ -152,7 +152,28 @@ func TestJointElectionNeedsBothMajorities(t *testing.T) {
 	b.wantCommit(0)
 	b.matched(2, 5)
 	b.wantCommit(2)
-	// ... and reads.
+	// Committed, it is ended at once, by an entry that needs the incoming majority only.
+	if m := b.e.Membership(); m.Joint() || b.e.LastLogID().Index != 3 || len(m.Members) != 3 {
+		t.Fatalf("membership %v at %v", m, b.e.LastLogID())
+	}
+	b.matched(3, 2)
+	b.wantCommit(3)
+}
+
+func TestJointReadsAndLeadershipNeedBothMajorities(t *testing.T) {
+	m := voters(5)
+	simple := &Membership{Members: []Member{m.Members[0], m.Members[3], m.Members[4]}} // n1 n4 n5
+	b := newBench(t, simple, terms{1})
+	b.stand()
+	b.grant(4)
+	b.grant(4)
+	b.matched(2, 4, 5)
+	b.wantCommit(2)
+	for i := range m.Members { // n1 n2 n3 coming in
+		m.Members[i].Voter, m.Members[i].Outgoing = i < 3, i == 0 || i > 2
+	}
+	b.e.Propose(b.now, []Entry{{Kind: EntryMembership, Membership: m}})
+	b.flush()
 	b.e.Read(b.now, 1)
 	b.flush()
 	if b.matched(2, 4, 5); len(b.out.Reads) != 0 {
@@ -161,7 +182,6 @@ func TestJointElectionNeedsBothMajorities(t *testing.T) {
 	if b.matched(2, 2); len(b.out.Reads) != 1 {
 		t.Error("the read still waits")
 	}
-	// ... and staying leader.
 	for range 12 {
 		b.tick(timeout / 10)
 		if b.e.Role() == Leader {

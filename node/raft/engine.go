@@ -43,10 +43,17 @@ type Engine struct {
 	// gated answers wait for disk.
 	gated []gated
 
+	// snapshot is the newest complete one that this node can offer; snapshotKnown that of the whole cluster, as far as it was told.
+	snapshot      SnapshotRef
+	snapshotKnown LogID
+	installing    *installing
+
 	following following
 	// campaign is not nil while the node stands for election, leading is not nil while it leads; never both.
 	campaign *campaign
 	leading  *leading
+	// mute: no heartbeats, for tests of those who embed a node.
+	mute bool
 	// workers numbers replication targets over all leaderships, so that a late report is never taken for another's.
 	workers uint64
 
@@ -67,6 +74,7 @@ func New(cfg Config, restored Restored, now time.Time) *Engine {
 		e.memberships = []MembershipAt{{Membership: &Membership{}}}
 	}
 	e.disk.index = e.log.last.Index
+	e.snapshotKnown = e.log.purged
 	e.trimMemberships()
 	e.resetElectionDeadline()
 	if m := e.Membership(); m.IsVoter(cfg.Self) && m.HasQuorum(func(x Member) bool { return x.Peer == cfg.Self }) {

@@ -27,6 +27,10 @@ type following struct {
 	roundTrip time.Duration
 	// held are vote requests that wait for the probe's answer.
 	held []heldVote
+	// removed: a voter told of a committed configuration without this node. Only a leader's message ends it.
+	removed bool
+	// quiet: this node was told not to stand for election.
+	quiet bool
 }
 
 type heldVote struct {
@@ -88,21 +92,29 @@ func (e *Engine) Append(now time.Time, req *AppendRequest, to ReplyTo) {
 		e.refuseAppend(to)
 		return
 	}
-	if req.Term < e.vote.Term {
+	if !e.follows(req.Term, req.Leader) {
 		e.refuseAppend(to)
 		return
 	}
-	if leader := e.following.leader; req.Term == e.vote.Term && leader != (Peer{}) && leader != req.Leader {
-		e.violation("%v says that it leads in term %d, which %v leads", req.Leader, req.Term, leader)
-		e.refuseAppend(to)
-		return
-	}
-	e.heardFromLeader(now, req)
+	e.heardFromLeader(now, req.Term, req.Leader, req.Successors)
 	if resp, ok := e.acceptEntries(req); ok {
+		e.snapshotKnown = maxLogID(e.snapshotKnown, req.Snapshot)
 		e.replyAppend(to, resp)
 	} else {
 		e.refuseAppend(to)
 	}
+}
+
+// follows reports whether the sender can be the leader of its term as far as this node knows, and that term is not over.
+func (e *Engine) follows(term uint64, sender Peer) bool {
+	if term < e.vote.Term {
+		return false
+	}
+	if leader := e.following.leader; term == e.vote.Term && leader != (Peer{}) && leader != sender {
+		e.violation("%v says that it leads in term %d, which %v leads", sender, term, leader)
+		return false
+	}
+	return true
 }
 
 // refuseAppend tells the sender that it does not lead this node: not in this term, or not at all.
@@ -111,16 +123,17 @@ func (e *Engine) refuseAppend(to ReplyTo) {
 }
 
 // heardFromLeader follows the sender of a valid append.
-func (e *Engine) heardFromLeader(arrived time.Time, req *AppendRequest) {
-	if req.Term > e.vote.Term || e.campaign != nil || e.following.leader != req.Leader || e.following.gone {
-		e.becomeFollower(req.Term, req.Leader)
+func (e *Engine) heardFromLeader(arrived time.Time, term uint64, leader Peer, successors []NodeID) {
+	if term > e.vote.Term || e.campaign != nil || e.following.leader != leader || e.following.gone {
+		e.becomeFollower(term, leader)
 	}
 	f := &e.following
+	f.removed = false
 	if arrived.After(f.heard) {
 		f.heard = arrived
 	}
-	if len(req.Successors) > 0 {
-		f.successors = req.Successors
+	if len(successors) > 0 {
+		f.successors = successors
 	}
 	e.resetElectionDeadline()
 	f.probeAt = f.heard.Add(e.missedHeartbeat())

@@ -16,6 +16,9 @@ type leading struct {
 	// successors ranks the voters, the most caught up first.
 	successors []NodeID
 	reads      reads
+	transfer   *transfer
+	// beat is the newest heartbeat that was asked for by hand.
+	beat uint64
 	// nextTick is when the leader looks at its quorum and refreshes its workers.
 	nextTick time.Time
 	since    time.Time
@@ -34,6 +37,10 @@ type target struct {
 	round uint64
 	// suspect: its log went back, or two processes answer under its name. It does not count until it is replaced.
 	suspect bool
+	// answered: it has answered in this leadership.
+	answered bool
+	// installing is the snapshot that it is offered now, or zero.
+	installing LogID
 }
 
 // Target says what a worker should bring one peer to.
@@ -48,6 +55,12 @@ type Target struct {
 	// Round is the newest read round: the peer must answer a request that was sent after it began.
 	Round      uint64
 	Successors []NodeID
+	// Snapshot is the newest complete one, to offer when entries that the peer needs are purged; SnapshotKnown goes with each message.
+	Snapshot      SnapshotRef
+	SnapshotKnown LogID
+	// Beat asks for a heartbeat now whenever it grows. Mute: no heartbeats at all.
+	Beat uint64
+	Mute bool
 	// Until is when the worker must stop making the leader known: its RaftCore has not been heard of for too long.
 	Until time.Time
 }
@@ -64,6 +77,10 @@ type Progress struct {
 	Round uint64
 	// SeenTerm is a term newer than the leader's that the peer told of, or zero.
 	SeenTerm uint64
+	// NeedSnapshot: the peer needs entries that are purged, and no snapshot that it can be offered is as new as them.
+	NeedSnapshot bool
+	// Installing is the snapshot that it is offered now, or zero: what follows it must not be purged.
+	Installing LogID
 	// Suspect says that the peer cannot be what it was, in words; empty if all is well.
 	Suspect string
 }
@@ -133,6 +150,10 @@ func (e *Engine) tickLeader() {
 		e.becomeFollower(e.vote.Term, Peer{})
 		return
 	}
+	if x := e.leading.transfer; x != nil && !e.now.Before(x.deadline) {
+		e.leading.transfer = nil // it came to nothing: go on leading
+		e.out.Changed = true
+	}
 	e.rankSuccessors()
 	e.scheduleLeaderTick()
 	e.out.Replicate = true
@@ -195,16 +216,17 @@ func (e *Engine) Replication() []Target {
 		targets = append(targets, Target{
 			Peer: t.peer, Worker: t.worker, Term: l.term, Last: e.log.last, Commit: e.commit,
 			Round: l.reads.begun, Successors: l.successors, Until: e.now.Add(e.cfg.ElectionTimeout),
+			Snapshot: e.snapshot, SnapshotKnown: e.snapshotKnown, Beat: l.beat, Mute: e.mute,
 		})
 	}
 	return targets
 }
 
 // Propose appends entries to the leader's log, in order. It fills in their ids. It returns the id of the first one, and
-// false if the node does not lead.
+// false if the node does not lead, or is handing over.
 func (e *Engine) Propose(now time.Time, entries []Entry) (LogID, bool) {
 	e.step(now)
-	if e.leading == nil {
+	if e.leading == nil || e.leading.transfer != nil {
 		return LogID{}, false
 	}
 	first := LogID{Term: e.vote.Term, Index: e.log.last.Index + 1}
@@ -251,11 +273,17 @@ func (e *Engine) Progress(now time.Time, p Progress) {
 		}
 		t.matched = p.Matched
 	}
+	if !p.Acked.IsZero() {
+		t.answered = true
+	}
 	if p.Acked.After(t.acked) {
 		t.acked = p.Acked
 	}
 	t.round = max(t.round, p.Round)
+	t.installing = p.Installing
+	e.out.NeedSnapshot = e.out.NeedSnapshot || p.NeedSnapshot
 	e.advanceCommit()
+	e.advanceTransfer()
 	e.advanceReads()
 }
 
@@ -265,6 +293,9 @@ type TargetStatus struct {
 	Matched LogID
 	Acked   time.Time
 	Suspect bool
+	// Answered: it has answered in this leadership. Installing is the snapshot that it is offered now, or zero.
+	Answered   bool
+	Installing LogID
 }
 
 // Targets returns what the leader knows of its targets, in ascending order of their ids.
@@ -275,7 +306,7 @@ func (e *Engine) Targets() []TargetStatus {
 	var all []TargetStatus
 	for _, m := range e.Membership().Members {
 		if t := e.leading.targets[m.ID]; t != nil {
-			all = append(all, TargetStatus{Peer: t.peer, Matched: t.matched, Acked: t.acked, Suspect: t.suspect})
+			all = append(all, TargetStatus{Peer: t.peer, Matched: t.matched, Acked: t.acked, Suspect: t.suspect, Answered: t.answered, Installing: t.installing})
 		}
 	}
 	return all

@@ -9,6 +9,8 @@ type VoteRequest struct {
 	// Last is the candidate's last log id. A voter whose own is greater refuses.
 	Last LogID
 	Pre  bool
+	// Transfer: the leader itself told the candidate to stand, so being in touch with that leader is no reason to refuse.
+	Transfer bool
 }
 
 // VoteResponse answers a VoteRequest.
@@ -18,6 +20,8 @@ type VoteResponse struct {
 	Term    uint64
 	Granted bool
 	Pre     bool
+	// Removed, if not zero, is the index of a committed configuration that the candidate is no member of: it need not ask again.
+	Removed uint64
 }
 
 // AppendRequest replicates entries, and without entries is a heartbeat (paper section 5.3).
@@ -32,6 +36,8 @@ type AppendRequest struct {
 	Commit uint64
 	// Successors ranks voters, the most caught up first, as a hint to who should stand when the leader is gone.
 	Successors []NodeID
+	// Snapshot is the log id of the newest complete snapshot that the leader knows of: what lies at or before it may be purged.
+	Snapshot LogID
 }
 
 // AppendStatus is the outcome of an AppendRequest.
@@ -44,6 +50,8 @@ const (
 	AppendConflict AppendStatus = 2
 	// AppendRefused: the request's term is older than the follower's; Term tells the newer one.
 	AppendRefused AppendStatus = 3
+	// AppendInstalling, to an InstallRequest: the snapshot is not installed yet, or could not be had.
+	AppendInstalling AppendStatus = 4
 )
 
 // AppendResponse answers an AppendRequest.

@@ -19,6 +19,14 @@ type Output struct {
 	AppendReplies []AppendReply
 	// Reads that are decided: linearizable once the state machine has applied Index, or failed.
 	Reads []ReadReady
+	// TimeoutNow are requests to stand at once, and TimeoutNowReplies the answers to such.
+	TimeoutNow        []SendTimeoutNow
+	TimeoutNowReplies []TimeoutNowReply
+	// Fetch, if not nil, is a snapshot to fetch, in place of any that is being fetched. When it is there, and MayInstall, it is to be
+	// installed and Installed told, else FetchFailed.
+	Fetch *SnapshotRef
+	// NeedSnapshot says that a target needs a snapshot newer than the one that can be offered.
+	NeedSnapshot bool
 	// Probe, if not nil, is a leader of whom nothing was heard: ask NATS whether it is still there, and tell ProbeAnswer.
 	Probe *Peer
 	// Replicate says that Replication has changed: workers must be started, stopped or told.
@@ -45,6 +53,18 @@ type Write struct {
 type SendVote struct {
 	To      Peer
 	Request VoteRequest
+}
+
+// SendTimeoutNow is a request to stand at once, and whom to send it to.
+type SendTimeoutNow struct {
+	To      Peer
+	Request TimeoutNowRequest
+}
+
+// TimeoutNowReply answers a TimeoutNowRequest.
+type TimeoutNowReply struct {
+	To       ReplyTo
+	Response TimeoutNowResponse
 }
 
 // VoteReply answers a VoteRequest.

@@ -63,6 +63,14 @@ type Replicator struct {
 	// roundSent is the newest read round that a message was sent for.
 	roundSent uint64
 
+	// needs: entries that the peer needs are purged; only a snapshot that goes up to purged, or further, brings them.
+	needs  bool
+	purged LogID
+	// offering: an offer is unanswered.
+	offering bool
+	// beat is the newest heartbeat by hand that was sent.
+	beat uint64
+
 	boots    boots
 	progress Progress
 }
@@ -72,6 +80,8 @@ type flight struct {
 	epoch uint64
 	// heartbeat: sent beside the pipeline, without entries.
 	heartbeat bool
+	// install: the offer of a snapshot.
+	install bool
 	// known: prev was matched when the message was sent.
 	known bool
 	prev  LogID
@@ -111,6 +121,9 @@ type Send struct {
 	Matched   LogID
 	Heartbeat bool
 	Commit    uint64
+	// Install: offer Snapshot, and nothing else of the above.
+	Install  bool
+	Snapshot SnapshotRef
 }
 
 // Next returns what to send now, and false if there is nothing. The worker must answer each Send by Sent or by Unsendable
@@ -120,8 +133,11 @@ func (r *Replicator) Next(now time.Time) (Send, bool) {
 		r.silent, r.silentAt = true, now
 		return Send{}, false // RaftCore is not heard of: it may have lost its disk or its mind
 	}
-	if !now.Before(r.heartbeatAt) {
+	if !r.target.Mute && (!now.Before(r.heartbeatAt) || r.target.Beat > r.beat) {
 		return r.heartbeat(), true
+	}
+	if r.needs {
+		return r.offer()
 	}
 	if r.mayReplicate() {
 		return Send{
@@ -141,6 +157,24 @@ func (r *Replicator) heartbeat() Send {
 		Matched: r.matched, Heartbeat: true, Commit: r.target.Commit,
 	}
 }
+
+// Purged tells that a message could not be made because its entries are purged up to this log id: the peer needs a snapshot.
+func (r *Replicator) Purged(upTo LogID) {
+	r.needs, r.purged = true, upTo
+	r.progress.NeedSnapshot = r.target.Snapshot.Last.Index < upTo.Index
+}
+
+// offer makes the offer of a snapshot, one at a time. A newer target brings one if there is none yet.
+func (r *Replicator) offer() (Send, bool) {
+	r.progress.NeedSnapshot = r.target.Snapshot.Last.Index < r.purged.Index
+	if r.progress.NeedSnapshot || r.offering || r.paused || r.progress.Suspect != "" {
+		return Send{}, false
+	}
+	return Send{ID: r.lastID + 1, Install: true, Snapshot: r.target.Snapshot, Commit: r.target.Commit}, true
+}
+
+// Progress returns what RaftCore should know now.
+func (r *Replicator) Progress() Progress { return r.progress }
 
 func (r *Replicator) mayReplicate() bool {
 	if r.paused || r.progress.Suspect != "" {
@@ -171,6 +205,13 @@ func (r *Replicator) Sent(now time.Time, s Send, prev, last LogID, bytes int) {
 	if s.Heartbeat {
 		r.heartbeatAt = now.Add(r.cfg.HeartbeatInterval)
 		r.heartbeats++
+		r.beat = r.target.Beat
+		return
+	}
+	if s.Install {
+		r.flights[len(r.flights)-1].install = true
+		r.offering = true
+		r.progress.Installing = s.Snapshot.Last
 		return
 	}
 	r.bytes += bytes
@@ -189,6 +230,8 @@ func (r *Replicator) take(id uint64) (flight, bool) {
 			switch {
 			case f.heartbeat:
 				r.heartbeats--
+			case f.install:
+				r.offering = false
 			case f.epoch == r.epoch:
 				r.bytes -= f.bytes
 				r.messages--
@@ -241,6 +284,8 @@ func (r *Replicator) Answered(id uint64, resp *AppendResponse, boot uint64, log 
 	r.progress.Round = max(r.progress.Round, f.round)
 	r.paused = false
 	switch resp.Status {
+	case AppendInstalling:
+		r.paused = true // offer it again after the next heartbeat: what failed at once may fail at once again
 	case AppendMatched:
 		r.matchedUpTo(f, resp.Matched)
 	case AppendConflict:
@@ -256,6 +301,12 @@ func (r *Replicator) matchedUpTo(f flight, matched LogID) {
 	if matched.Index > r.matched.Index {
 		r.matched = matched
 		r.progress.Matched = matched
+	}
+	if f.install {
+		r.needs = false
+		r.progress.NeedSnapshot, r.progress.Installing = false, LogID{}
+		r.restart(r.matched.Index + 1)
+		return
 	}
 	if f.heartbeat || f.epoch != r.epoch {
 		r.next = max(r.next, r.matched.Index+1)
@@ -318,6 +369,10 @@ func (r *Replicator) Failed(id uint64) {
 }
 
 func (r *Replicator) lost(f flight) {
+	if f.install {
+		r.paused = true
+		return
+	}
 	if f.heartbeat || f.epoch != r.epoch {
 		return
 	}
@@ -329,6 +384,9 @@ func (r *Replicator) lost(f flight) {
 func (r *Replicator) Deadline() time.Time {
 	if r.silent {
 		return r.silentAt.Add(r.cfg.HeartbeatInterval) // nothing, in truth, until there is a newer target
+	}
+	if r.target.Mute {
+		return r.target.Until
 	}
 	return r.heartbeatAt
 }

@@ -23,6 +23,9 @@ func (r *AppendRequest) malformed(self Peer) string {
 	case r.Prev.Index > MaxIndex:
 		return "previous index out of bounds"
 	}
+	if r.Snapshot.Index > MaxIndex || r.Snapshot.Term > r.Term {
+		return "snapshot's log id out of bounds"
+	}
 	before := r.Prev
 	if before.Term > r.Term {
 		return "previous log id is of a term after its leader's"
@@ -41,6 +44,23 @@ func (r *AppendRequest) malformed(self Peer) string {
 			return "entry has no valid membership"
 		}
 		before = entry.ID
+	}
+	return ""
+}
+
+func (r *InstallRequest) malformed(self Peer) string {
+	last := r.Snapshot.Last
+	switch {
+	case r.Term == 0 || r.Term > MaxTerm:
+		return "term out of bounds"
+	case r.Leader.ID == "":
+		return "no leader"
+	case r.Leader.ID == self.ID:
+		return "it comes from this node's own name"
+	case last.Index == 0 || last.Index > MaxIndex || last.Term == 0:
+		return "snapshot's log id out of bounds"
+	case last.Term > r.Term:
+		return "snapshot is of a term after its leader's"
 	}
 	return ""
 }

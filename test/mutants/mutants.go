@@ -135,7 +135,7 @@ var mutants = []mutant{
 		{"leader.go", "case e.quorumAge() > e.cfg.ElectionTimeout, e.diskStalled():", "case e.quorumAge() > e.cfg.ElectionTimeout:"},
 	}, engineTests, false},
 	{"voter in touch with its leader votes at once (18, 19)", []patch{
-		{"election.go", "if req.Term >= e.vote.Term && e.inTouch() {", "if false {"},
+		{"election.go", "if req.Term >= e.vote.Term && e.inTouch() && !req.Transfer {", "if false {"},
 	}, engineTests, false},
 	{"two processes under one name both count (rule 10)", []patch{
 		{"boots.go", "return bootAlternates", "return bootGood"},

@@ -54,7 +54,7 @@ type Commit interface {
 
 // LogStore is the log of one node in one cluster, with its vote and identity.
 //
-// Only RaftCore calls the writing methods (Write, Purge, SetIdentity, SetGenesis), one at a time. Reading is free.
+// Only RaftCore calls the writing methods (Write, Purge, Reset, SetIdentity, SetGenesis), one at a time. Reading is free.
 type LogStore interface {
 	LogReader
 
@@ -74,6 +74,9 @@ type LogStore interface {
 	Write(w Write) (Commit, error)
 	// Purge deletes the entries up to and including upTo, which must be in the log. It need not be durable on return.
 	Purge(upTo raft.LogID) error
+	// Reset discards all entries, durably before it returns: the log then begins after to, which need not have been in it. Vote and
+	// identity stay. It is for a log that a snapshot has overtaken, or contradicts.
+	Reset(to raft.LogID) error
 	// Close waits for what is under way and releases the store. Commits not waited for may return an error.
 	Close() error
 }

@@ -20,14 +20,5 @@ type SnapshotMeta struct {
 	System []SystemRecord
 }
 
-// SnapshotRef names one complete snapshot wherever it is kept. It is what InstallSnapshot carries in place of the data.
-type SnapshotRef struct {
-	// Name of the manifest.
-	Name string
-	// Digest is the SHA-256 of the manifest's bytes: whoever has the reference can verify all that it leads to.
-	Digest [32]byte
-	// Last is the log id that the snapshot goes up to.
-	Last raft.LogID
-	// Bytes is the size of the state machine's streams, before compression.
-	Bytes uint64
-}
+// SnapshotRef names one complete snapshot wherever it is kept.
+type SnapshotRef = raft.SnapshotRef

@@ -67,10 +67,10 @@ func encodeBody(pb *raftpb.Envelope, message any) error {
 	switch m := message.(type) {
 	case *raft.VoteRequest:
 		pb.Body = &raftpb.Envelope_VoteRequest{VoteRequest: &raftpb.VoteRequest{
-			Term: m.Term, Candidate: encodePeer(m.Candidate), Last: encodeLogID(m.Last), Pre: m.Pre,
+			Term: m.Term, Candidate: encodePeer(m.Candidate), Last: encodeLogID(m.Last), Pre: m.Pre, Transfer: m.Transfer,
 		}}
 	case *raft.VoteResponse:
-		pb.Body = &raftpb.Envelope_VoteResponse{VoteResponse: &raftpb.VoteResponse{Term: m.Term, Granted: m.Granted, Pre: m.Pre}}
+		pb.Body = &raftpb.Envelope_VoteResponse{VoteResponse: &raftpb.VoteResponse{Term: m.Term, Granted: m.Granted, Pre: m.Pre, Removed: m.Removed}}
 	case *raft.AppendRequest:
 		entries := make([][]byte, len(m.Entries))
 		for i := range m.Entries {
@@ -78,7 +78,7 @@ func encodeBody(pb *raftpb.Envelope, message any) error {
 		}
 		pb.Body = &raftpb.Envelope_AppendRequest{AppendRequest: &raftpb.AppendRequest{
 			Term: m.Term, Leader: encodePeer(m.Leader), Prev: encodeLogID(m.Prev), Entries: entries, Commit: m.Commit,
-			Successors: encodeIDs(m.Successors),
+			Successors: encodeIDs(m.Successors), Snapshot: encodeLogID(m.Snapshot),
 		}}
 	case *raft.AppendResponse:
 		pb.Body = &raftpb.Envelope_AppendResponse{AppendResponse: &raftpb.AppendResponse{
@@ -108,6 +108,9 @@ func encodeBody(pb *raftpb.Envelope, message any) error {
 		pb.Body = &raftpb.Envelope_PingRequest{PingRequest: &raftpb.PingRequest{}}
 	case *PingResponse:
 		pb.Body = &raftpb.Envelope_PingResponse{PingResponse: &raftpb.PingResponse{}}
+	case *raft.InstallRequest, *raft.TimeoutNowRequest, *raft.TimeoutNowResponse, *ReadIndexRequest, *ReadIndexResponse,
+		*ProposeRequest, *ProposeResponse:
+		encodeLater(pb, message)
 	case *Refusal:
 		pb.Body = &raftpb.Envelope_Refusal{Refusal: &raftpb.Refusal{Reason: m.Reason}}
 	default:
@@ -158,7 +161,8 @@ func decodeBody(pb *raftpb.Envelope, env Envelope) (any, error) {
 		return decodeVoteRequest(body.VoteRequest)
 	case *raftpb.Envelope_VoteResponse:
 		m := body.VoteResponse
-		return &raft.VoteResponse{From: env.From, Term: m.Term, Granted: m.Granted, Pre: m.Pre}, checkBounds("term", m.Term)
+		return &raft.VoteResponse{From: env.From, Term: m.Term, Granted: m.Granted, Pre: m.Pre, Removed: m.Removed},
+			errors.Join(checkBounds("term", m.Term), checkBounds("index", m.Removed))
 	case *raftpb.Envelope_AppendRequest:
 		return decodeAppendRequest(body.AppendRequest)
 	case *raftpb.Envelope_AppendResponse:
@@ -177,6 +181,23 @@ func decodeBody(pb *raftpb.Envelope, env Envelope) (any, error) {
 		return &PingRequest{}, nil
 	case *raftpb.Envelope_PingResponse:
 		return &PingResponse{From: env.From}, nil
+	case *raftpb.Envelope_InstallRequest:
+		return decodeInstallRequest(body.InstallRequest)
+	case *raftpb.Envelope_TimeoutNowRequest:
+		m := body.TimeoutNowRequest
+		leader, err := decodePeer(m.Leader)
+		return &raft.TimeoutNowRequest{Term: m.Term, Leader: leader}, errors.Join(err, checkBounds("term", m.Term))
+	case *raftpb.Envelope_TimeoutNowResponse:
+		m := body.TimeoutNowResponse
+		return &raft.TimeoutNowResponse{From: env.From, Term: m.Term, Standing: m.Standing}, checkBounds("term", m.Term)
+	case *raftpb.Envelope_ReadIndexRequest:
+		return &ReadIndexRequest{}, nil
+	case *raftpb.Envelope_ReadIndexResponse:
+		return &ReadIndexResponse{From: env.From, Index: body.ReadIndexResponse.Index}, checkBounds("index", body.ReadIndexResponse.Index)
+	case *raftpb.Envelope_ProposeRequest:
+		return decodeProposeRequest(body.ProposeRequest)
+	case *raftpb.Envelope_ProposeResponse:
+		return decodeProposeResponse(body.ProposeResponse, env)
 	case *raftpb.Envelope_Refusal:
 		return &Refusal{Reason: body.Refusal.Reason}, nil
 	}
@@ -192,7 +213,7 @@ func decodeVoteRequest(m *raftpb.VoteRequest) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &raft.VoteRequest{Term: m.Term, Candidate: candidate, Last: last, Pre: m.Pre}, checkBounds("term", m.Term)
+	return &raft.VoteRequest{Term: m.Term, Candidate: candidate, Last: last, Pre: m.Pre, Transfer: m.Transfer}, checkBounds("term", m.Term)
 }
 
 func decodeAppendRequest(m *raftpb.AppendRequest) (any, error) {
@@ -209,6 +230,9 @@ func decodeAppendRequest(m *raftpb.AppendRequest) (any, error) {
 	}
 	req := &raft.AppendRequest{Term: m.Term, Leader: leader, Prev: prev, Commit: m.Commit}
 	if req.Successors, err = decodeIDs(m.Successors); err != nil {
+		return nil, err
+	}
+	if req.Snapshot, err = decodeLogID(m.Snapshot); err != nil {
 		return nil, err
 	}
 	if len(m.Entries) > 0 {
@@ -238,7 +262,7 @@ func decodeAppendResponse(m *raftpb.AppendResponse, env Envelope) (any, error) {
 		return nil, err
 	}
 	status := raft.AppendStatus(min(m.Status, 255))
-	if status < raft.AppendMatched || status > raft.AppendRefused {
+	if status < raft.AppendMatched || status > raft.AppendInstalling {
 		return nil, fmt.Errorf("append status %d", m.Status)
 	}
 	return &raft.AppendResponse{From: env.From, Term: m.Term, Status: status, Matched: matched, Hint: hint}, checkBounds("term", m.Term)

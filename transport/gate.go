@@ -64,7 +64,7 @@ func (g *Gate) admit(env Envelope, message any) error {
 	switch message.(type) {
 	case *HelloRequest, *AdoptRequest:
 		return nil // they come before there is a cluster id
-	case *raft.VoteRequest, *raft.AppendRequest, *PingRequest:
+	case *raft.VoteRequest, *raft.AppendRequest, *raft.InstallRequest, *raft.TimeoutNowRequest, *PingRequest, *ReadIndexRequest, *ProposeRequest:
 	default:
 		return &MessageError{Reason: ReasonMalformed, Err: fmt.Errorf("%T is no request", message)}
 	}

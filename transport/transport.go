@@ -32,11 +32,12 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("%s refused the request: %s", e.From, e.Reason)
 }
 
-// Request is one of *raft.VoteRequest, *raft.AppendRequest, *HelloRequest, *AdoptRequest, *PingRequest.
+// Request is one of *raft.VoteRequest, *raft.AppendRequest, *raft.InstallRequest, *raft.TimeoutNowRequest, *HelloRequest,
+// *AdoptRequest, *PingRequest, *ReadIndexRequest, *ProposeRequest.
 type Request any
 
-// Response is one of *raft.VoteResponse, *raft.AppendResponse, *HelloResponse, *AdoptResponse, *PingResponse,
-// of the kind that fits its request.
+// Response is one of *raft.VoteResponse, *raft.AppendResponse, *raft.TimeoutNowResponse, *HelloResponse, *AdoptResponse,
+// *PingResponse, *ReadIndexResponse, *ProposeResponse, of the kind that fits its request.
 type Response any
 
 // Answer is what became of a call.

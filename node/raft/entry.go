@@ -17,6 +17,8 @@ const (
 	EntrySession EntryKind = 4
 	// EntrySetting changes a replicated setting of the cluster.
 	EntrySetting EntryKind = 5
+	// EntryOnce carries a command with an id of its proposer's, under which it takes effect once within a time.
+	EntryOnce EntryKind = 6
 )
 
 // Entry is one record of the replicated log.

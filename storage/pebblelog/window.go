@@ -101,6 +101,16 @@ func (w *window) purge(upTo raft.LogID) {
 	}
 }
 
+// reset forgets all entries; the log begins after to.
+func (w *window) reset(to raft.LogID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.count > 0 {
+		w.dropOldest()
+	}
+	w.purged, w.last = to, to
+}
+
 func (w *window) bounds() (purged, last raft.LogID) {
 	w.mu.RLock()
 	defer w.mu.RUnlock()

@@ -121,6 +121,15 @@ func testCrashModel(t *testing.T, newDisk Factory) {
 				}
 				possible = append(possible, now().purge(upTo))
 			},
+			"reset": func(rt *rapid.T) {
+				m := now()
+				to := raft.LogID{Term: m.last().Term + 1, Index: m.last().Index + rapid.Uint64Range(1, 20).Draw(rt, "beyond the end")}
+				if err := store.Reset(to); err != nil {
+					rt.Fatalf("reset: %v", err)
+				}
+				m.purged, m.entries = to, nil
+				possible, unwaited, at = []model{m}, nil, nil // durable, and all before it
+			},
 			"restart": func(rt *rapid.T) {
 				for _, commit := range unwaited {
 					wait(rt, commit)

@@ -23,6 +23,7 @@ const (
 	tearsWrite            defect = "a crash keeps a write's vote without its entries"
 	shownButNotDurable    defect = "what a restart shows is lost by the next crash"
 	keepsTruncated        defect = "truncated entries are read from a cache"
+	keepsAfterReset       defect = "a reset keeps the entries"
 	servesPurged          defect = "purged entries can be read"
 	forgetsPurgedTerm     defect = "the purged entry's term is not known"
 	ignoresMaxBytes       defect = "reads are not bounded by bytes"
@@ -211,6 +212,24 @@ func (s *memoryStore) Write(w storage.Write) (storage.Commit, error) {
 		old.entries = slices.Concat(kept, w.Append)
 		return old
 	}), nil
+}
+
+func (s *memoryStore) Reset(to raft.LogID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.check(); err != nil {
+		return err
+	}
+	if _, err := storage.EncodeLogID(to); err != nil {
+		return err
+	}
+	return s.apply(func(old state) state {
+		if s.disk.defect != keepsAfterReset {
+			old.entries = nil
+		}
+		old.purged = to
+		return old
+	}).Wait()
 }
 
 func (s *memoryStore) Purge(upTo raft.LogID) error {

@@ -50,6 +50,7 @@ func RunLogStore(t *testing.T, newDisk Factory) {
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, newDisk(t)) })
 	}
+	t.Run("Reset", func(t *testing.T) { testReset(t, newDisk) })
 	t.Run("Model", func(t *testing.T) { testModel(t, newDisk) })
 	if _, ok := newDisk(t).(CrashDisk); !ok {
 		return

@@ -43,6 +43,7 @@ func TestTheSuiteCatches(t *testing.T) {
 		{keepsTruncated, "TruncateAndAppendInOneWrite"},
 		{keepsTruncated, "Model"},
 		{servesPurged, "Purge"},
+		{keepsAfterReset, "Reset"},
 		{forgetsPurgedTerm, "Purge"},
 		{ignoresMaxBytes, "ReadsAreBoundedByBytes"},
 		{returnsNothing, "ReadsAreBoundedByBytes"},

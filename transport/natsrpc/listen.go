@@ -22,6 +22,7 @@ func (t *Transport) Listen(handle func(transport.Incoming)) error {
 	name := raft.Peer{ID: t.cfg.Self.ID}
 	for rpc, to := range map[string]raft.Peer{
 		rpcVote: t.cfg.Self, rpcAppend: t.cfg.Self, rpcPing: t.cfg.Self, rpcHello: name, rpcAdopt: name,
+		rpcInstall: t.cfg.Self, rpcNow: t.cfg.Self, rpcRead: t.cfg.Self, rpcPropose: t.cfg.Self,
 	} {
 		if err := t.listen(t.subject(to, rpc)); err != nil {
 			return err

@@ -15,6 +15,11 @@ const (
 	rpcPing   = "ping"
 	rpcHello  = "hello"
 	rpcAdopt  = "adopt"
+	// What a node hands on to its leader for its users has a subscription, and so a goroutine, of its own.
+	rpcInstall = "install"
+	rpcNow     = "timeoutnow"
+	rpcRead    = "read"
+	rpcPropose = "propose"
 )
 
 func rpcOf(req transport.Request) (string, bool) {
@@ -29,6 +34,14 @@ func rpcOf(req transport.Request) (string, bool) {
 		return rpcHello, true
 	case *transport.AdoptRequest:
 		return rpcAdopt, true
+	case *raft.InstallRequest:
+		return rpcInstall, true
+	case *raft.TimeoutNowRequest:
+		return rpcNow, true
+	case *transport.ReadIndexRequest:
+		return rpcRead, true
+	case *transport.ProposeRequest:
+		return rpcPropose, true
 	}
 	return "", false
 }

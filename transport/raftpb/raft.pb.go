@@ -46,6 +46,13 @@ type Envelope struct {
 	//	*Envelope_PingRequest
 	//	*Envelope_PingResponse
 	//	*Envelope_Refusal
+	//	*Envelope_InstallRequest
+	//	*Envelope_TimeoutNowRequest
+	//	*Envelope_TimeoutNowResponse
+	//	*Envelope_ReadIndexRequest
+	//	*Envelope_ReadIndexResponse
+	//	*Envelope_ProposeRequest
+	//	*Envelope_ProposeResponse
 	Body          isEnvelope_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -215,6 +222,69 @@ func (x *Envelope) GetRefusal() *Refusal {
 	return nil
 }
 
+func (x *Envelope) GetInstallRequest() *InstallRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Envelope_InstallRequest); ok {
+			return x.InstallRequest
+		}
+	}
+	return nil
+}
+
+func (x *Envelope) GetTimeoutNowRequest() *TimeoutNowRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Envelope_TimeoutNowRequest); ok {
+			return x.TimeoutNowRequest
+		}
+	}
+	return nil
+}
+
+func (x *Envelope) GetTimeoutNowResponse() *TimeoutNowResponse {
+	if x != nil {
+		if x, ok := x.Body.(*Envelope_TimeoutNowResponse); ok {
+			return x.TimeoutNowResponse
+		}
+	}
+	return nil
+}
+
+func (x *Envelope) GetReadIndexRequest() *ReadIndexRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Envelope_ReadIndexRequest); ok {
+			return x.ReadIndexRequest
+		}
+	}
+	return nil
+}
+
+func (x *Envelope) GetReadIndexResponse() *ReadIndexResponse {
+	if x != nil {
+		if x, ok := x.Body.(*Envelope_ReadIndexResponse); ok {
+			return x.ReadIndexResponse
+		}
+	}
+	return nil
+}
+
+func (x *Envelope) GetProposeRequest() *ProposeRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Envelope_ProposeRequest); ok {
+			return x.ProposeRequest
+		}
+	}
+	return nil
+}
+
+func (x *Envelope) GetProposeResponse() *ProposeResponse {
+	if x != nil {
+		if x, ok := x.Body.(*Envelope_ProposeResponse); ok {
+			return x.ProposeResponse
+		}
+	}
+	return nil
+}
+
 type isEnvelope_Body interface {
 	isEnvelope_Body()
 }
@@ -263,6 +333,34 @@ type Envelope_Refusal struct {
 	Refusal *Refusal `protobuf:"bytes,20,opt,name=refusal,proto3,oneof"`
 }
 
+type Envelope_InstallRequest struct {
+	InstallRequest *InstallRequest `protobuf:"bytes,21,opt,name=install_request,json=installRequest,proto3,oneof"`
+}
+
+type Envelope_TimeoutNowRequest struct {
+	TimeoutNowRequest *TimeoutNowRequest `protobuf:"bytes,22,opt,name=timeout_now_request,json=timeoutNowRequest,proto3,oneof"`
+}
+
+type Envelope_TimeoutNowResponse struct {
+	TimeoutNowResponse *TimeoutNowResponse `protobuf:"bytes,23,opt,name=timeout_now_response,json=timeoutNowResponse,proto3,oneof"`
+}
+
+type Envelope_ReadIndexRequest struct {
+	ReadIndexRequest *ReadIndexRequest `protobuf:"bytes,24,opt,name=read_index_request,json=readIndexRequest,proto3,oneof"`
+}
+
+type Envelope_ReadIndexResponse struct {
+	ReadIndexResponse *ReadIndexResponse `protobuf:"bytes,25,opt,name=read_index_response,json=readIndexResponse,proto3,oneof"`
+}
+
+type Envelope_ProposeRequest struct {
+	ProposeRequest *ProposeRequest `protobuf:"bytes,26,opt,name=propose_request,json=proposeRequest,proto3,oneof"`
+}
+
+type Envelope_ProposeResponse struct {
+	ProposeResponse *ProposeResponse `protobuf:"bytes,27,opt,name=propose_response,json=proposeResponse,proto3,oneof"`
+}
+
 func (*Envelope_VoteRequest) isEnvelope_Body() {}
 
 func (*Envelope_VoteResponse) isEnvelope_Body() {}
@@ -284,6 +382,20 @@ func (*Envelope_PingRequest) isEnvelope_Body() {}
 func (*Envelope_PingResponse) isEnvelope_Body() {}
 
 func (*Envelope_Refusal) isEnvelope_Body() {}
+
+func (*Envelope_InstallRequest) isEnvelope_Body() {}
+
+func (*Envelope_TimeoutNowRequest) isEnvelope_Body() {}
+
+func (*Envelope_TimeoutNowResponse) isEnvelope_Body() {}
+
+func (*Envelope_ReadIndexRequest) isEnvelope_Body() {}
+
+func (*Envelope_ReadIndexResponse) isEnvelope_Body() {}
+
+func (*Envelope_ProposeRequest) isEnvelope_Body() {}
+
+func (*Envelope_ProposeResponse) isEnvelope_Body() {}
 
 type Peer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -395,6 +507,7 @@ type VoteRequest struct {
 	Candidate     *Peer                  `protobuf:"bytes,2,opt,name=candidate,proto3" json:"candidate,omitempty"`
 	Last          *LogID                 `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`
 	Pre           bool                   `protobuf:"varint,4,opt,name=pre,proto3" json:"pre,omitempty"`
+	Transfer      bool                   `protobuf:"varint,5,opt,name=transfer,proto3" json:"transfer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -457,11 +570,19 @@ func (x *VoteRequest) GetPre() bool {
 	return false
 }
 
+func (x *VoteRequest) GetTransfer() bool {
+	if x != nil {
+		return x.Transfer
+	}
+	return false
+}
+
 type VoteResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	Granted       bool                   `protobuf:"varint,2,opt,name=granted,proto3" json:"granted,omitempty"`
 	Pre           bool                   `protobuf:"varint,3,opt,name=pre,proto3" json:"pre,omitempty"`
+	Removed       uint64                 `protobuf:"varint,4,opt,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -517,6 +638,13 @@ func (x *VoteResponse) GetPre() bool {
 	return false
 }
 
+func (x *VoteResponse) GetRemoved() uint64 {
+	if x != nil {
+		return x.Removed
+	}
+	return 0
+}
+
 type AppendRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Term   uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
@@ -526,6 +654,7 @@ type AppendRequest struct {
 	Entries       [][]byte `protobuf:"bytes,4,rep,name=entries,proto3" json:"entries,omitempty"`
 	Commit        uint64   `protobuf:"varint,5,opt,name=commit,proto3" json:"commit,omitempty"`
 	Successors    []string `protobuf:"bytes,6,rep,name=successors,proto3" json:"successors,omitempty"`
+	Snapshot      *LogID   `protobuf:"bytes,7,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -602,6 +731,13 @@ func (x *AppendRequest) GetSuccessors() []string {
 	return nil
 }
 
+func (x *AppendRequest) GetSnapshot() *LogID {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
 type AppendResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
@@ -670,6 +806,468 @@ func (x *AppendResponse) GetHint() *LogID {
 	return nil
 }
 
+// InstallRequest is answered by an AppendResponse.
+type InstallRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Leader        *Peer                  `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Snapshot      *Snapshot              `protobuf:"bytes,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstallRequest) Reset() {
+	*x = InstallRequest{}
+	mi := &file_raft_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstallRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstallRequest) ProtoMessage() {}
+
+func (x *InstallRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstallRequest.ProtoReflect.Descriptor instead.
+func (*InstallRequest) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *InstallRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *InstallRequest) GetLeader() *Peer {
+	if x != nil {
+		return x.Leader
+	}
+	return nil
+}
+
+func (x *InstallRequest) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+type Snapshot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// SHA-256 of the manifest.
+	Digest        []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Last          *LogID `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`
+	Bytes         uint64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Snapshot) Reset() {
+	*x = Snapshot{}
+	mi := &file_raft_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Snapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Snapshot) ProtoMessage() {}
+
+func (x *Snapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
+func (*Snapshot) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Snapshot) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Snapshot) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *Snapshot) GetLast() *LogID {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *Snapshot) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type TimeoutNowRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Leader        *Peer                  `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TimeoutNowRequest) Reset() {
+	*x = TimeoutNowRequest{}
+	mi := &file_raft_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimeoutNowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimeoutNowRequest) ProtoMessage() {}
+
+func (x *TimeoutNowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TimeoutNowRequest.ProtoReflect.Descriptor instead.
+func (*TimeoutNowRequest) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *TimeoutNowRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *TimeoutNowRequest) GetLeader() *Peer {
+	if x != nil {
+		return x.Leader
+	}
+	return nil
+}
+
+type TimeoutNowResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Standing      bool                   `protobuf:"varint,2,opt,name=standing,proto3" json:"standing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TimeoutNowResponse) Reset() {
+	*x = TimeoutNowResponse{}
+	mi := &file_raft_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimeoutNowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimeoutNowResponse) ProtoMessage() {}
+
+func (x *TimeoutNowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TimeoutNowResponse.ProtoReflect.Descriptor instead.
+func (*TimeoutNowResponse) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TimeoutNowResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *TimeoutNowResponse) GetStanding() bool {
+	if x != nil {
+		return x.Standing
+	}
+	return false
+}
+
+// ReadIndexRequest asks the leader for a read index.
+type ReadIndexRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexRequest) Reset() {
+	*x = ReadIndexRequest{}
+	mi := &file_raft_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexRequest) ProtoMessage() {}
+
+func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
+func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{11}
+}
+
+type ReadIndexResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexResponse) Reset() {
+	*x = ReadIndexResponse{}
+	mi := &file_raft_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexResponse) ProtoMessage() {}
+
+func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
+func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReadIndexResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+// ProposeRequest is a proposal that a node hands on to the leader. Kind is the entry's.
+type ProposeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	Session       uint64                 `protobuf:"varint,3,opt,name=session,proto3" json:"session,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	LowWater      uint64                 `protobuf:"varint,5,opt,name=low_water,json=lowWater,proto3" json:"low_water,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposeRequest) Reset() {
+	*x = ProposeRequest{}
+	mi := &file_raft_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposeRequest) ProtoMessage() {}
+
+func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
+func (*ProposeRequest) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ProposeRequest) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *ProposeRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ProposeRequest) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *ProposeRequest) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *ProposeRequest) GetLowWater() uint64 {
+	if x != nil {
+		return x.LowWater
+	}
+	return 0
+}
+
+// ProposeResponse is its result, or what became of it.
+type ProposeResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Failure uint32                 `protobuf:"varint,1,opt,name=failure,proto3" json:"failure,omitempty"`
+	Id      *LogID                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Value   []byte                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	// Who leads, if it is known that the answerer does not.
+	Leader        string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposeResponse) Reset() {
+	*x = ProposeResponse{}
+	mi := &file_raft_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposeResponse) ProtoMessage() {}
+
+func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
+func (*ProposeResponse) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ProposeResponse) GetFailure() uint32 {
+	if x != nil {
+		return x.Failure
+	}
+	return 0
+}
+
+func (x *ProposeResponse) GetId() *LogID {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *ProposeResponse) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *ProposeResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
 type HelloRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -680,7 +1278,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_raft_proto_msgTypes[7]
+	mi := &file_raft_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +1290,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raft_proto_msgTypes[7]
+	mi := &file_raft_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +1303,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_raft_proto_rawDescGZIP(), []int{7}
+	return file_raft_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *HelloRequest) GetCluster() string {
@@ -734,7 +1332,7 @@ type HelloResponse struct {
 
 func (x *HelloResponse) Reset() {
 	*x = HelloResponse{}
-	mi := &file_raft_proto_msgTypes[8]
+	mi := &file_raft_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +1344,7 @@ func (x *HelloResponse) String() string {
 func (*HelloResponse) ProtoMessage() {}
 
 func (x *HelloResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raft_proto_msgTypes[8]
+	mi := &file_raft_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +1357,7 @@ func (x *HelloResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloResponse.ProtoReflect.Descriptor instead.
 func (*HelloResponse) Descriptor() ([]byte, []int) {
-	return file_raft_proto_rawDescGZIP(), []int{8}
+	return file_raft_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HelloResponse) GetMembers() []string {
@@ -792,7 +1390,7 @@ type AdoptRequest struct {
 
 func (x *AdoptRequest) Reset() {
 	*x = AdoptRequest{}
-	mi := &file_raft_proto_msgTypes[9]
+	mi := &file_raft_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +1402,7 @@ func (x *AdoptRequest) String() string {
 func (*AdoptRequest) ProtoMessage() {}
 
 func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raft_proto_msgTypes[9]
+	mi := &file_raft_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +1415,7 @@ func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptRequest.ProtoReflect.Descriptor instead.
 func (*AdoptRequest) Descriptor() ([]byte, []int) {
-	return file_raft_proto_rawDescGZIP(), []int{9}
+	return file_raft_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AdoptRequest) GetGenesis() []byte {
@@ -836,7 +1434,7 @@ type AdoptResponse struct {
 
 func (x *AdoptResponse) Reset() {
 	*x = AdoptResponse{}
-	mi := &file_raft_proto_msgTypes[10]
+	mi := &file_raft_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +1446,7 @@ func (x *AdoptResponse) String() string {
 func (*AdoptResponse) ProtoMessage() {}
 
 func (x *AdoptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raft_proto_msgTypes[10]
+	mi := &file_raft_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +1459,7 @@ func (x *AdoptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptResponse.ProtoReflect.Descriptor instead.
 func (*AdoptResponse) Descriptor() ([]byte, []int) {
-	return file_raft_proto_rawDescGZIP(), []int{10}
+	return file_raft_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AdoptResponse) GetRefusal() string {
@@ -879,7 +1477,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_raft_proto_msgTypes[11]
+	mi := &file_raft_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +1489,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raft_proto_msgTypes[11]
+	mi := &file_raft_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +1502,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_raft_proto_rawDescGZIP(), []int{11}
+	return file_raft_proto_rawDescGZIP(), []int{19}
 }
 
 type PingResponse struct {
@@ -915,7 +1513,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_raft_proto_msgTypes[12]
+	mi := &file_raft_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1525,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raft_proto_msgTypes[12]
+	mi := &file_raft_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1538,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_raft_proto_rawDescGZIP(), []int{12}
+	return file_raft_proto_rawDescGZIP(), []int{20}
 }
 
 // Refusal answers a request that the receiver does not handle.
@@ -953,7 +1551,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_raft_proto_msgTypes[13]
+	mi := &file_raft_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1563,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_raft_proto_msgTypes[13]
+	mi := &file_raft_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1576,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_raft_proto_rawDescGZIP(), []int{13}
+	return file_raft_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Refusal) GetReason() string {
@@ -993,7 +1591,7 @@ var File_raft_proto protoreflect.FileDescriptor
 const file_raft_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"raft.proto\x12\x14quorate.transport.v1\"\xbc\a\n" +
+	"raft.proto\x12\x14quorate.transport.v1\"\x9e\f\n" +
 	"\bEnvelope\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\fR\acluster\x12.\n" +
@@ -1010,23 +1608,32 @@ const file_raft_proto_rawDesc = "" +
 	"\x0eadopt_response\x18\x11 \x01(\v2#.quorate.transport.v1.AdoptResponseH\x00R\radoptResponse\x12F\n" +
 	"\fping_request\x18\x12 \x01(\v2!.quorate.transport.v1.PingRequestH\x00R\vpingRequest\x12I\n" +
 	"\rping_response\x18\x13 \x01(\v2\".quorate.transport.v1.PingResponseH\x00R\fpingResponse\x129\n" +
-	"\arefusal\x18\x14 \x01(\v2\x1d.quorate.transport.v1.RefusalH\x00R\arefusalB\x06\n" +
+	"\arefusal\x18\x14 \x01(\v2\x1d.quorate.transport.v1.RefusalH\x00R\arefusal\x12O\n" +
+	"\x0finstall_request\x18\x15 \x01(\v2$.quorate.transport.v1.InstallRequestH\x00R\x0einstallRequest\x12Y\n" +
+	"\x13timeout_now_request\x18\x16 \x01(\v2'.quorate.transport.v1.TimeoutNowRequestH\x00R\x11timeoutNowRequest\x12\\\n" +
+	"\x14timeout_now_response\x18\x17 \x01(\v2(.quorate.transport.v1.TimeoutNowResponseH\x00R\x12timeoutNowResponse\x12V\n" +
+	"\x12read_index_request\x18\x18 \x01(\v2&.quorate.transport.v1.ReadIndexRequestH\x00R\x10readIndexRequest\x12Y\n" +
+	"\x13read_index_response\x18\x19 \x01(\v2'.quorate.transport.v1.ReadIndexResponseH\x00R\x11readIndexResponse\x12O\n" +
+	"\x0fpropose_request\x18\x1a \x01(\v2$.quorate.transport.v1.ProposeRequestH\x00R\x0eproposeRequest\x12R\n" +
+	"\x10propose_response\x18\x1b \x01(\v2%.quorate.transport.v1.ProposeResponseH\x00R\x0fproposeResponseB\x06\n" +
 	"\x04body\"8\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x06R\vincarnation\"1\n" +
 	"\x05LogID\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"\x9e\x01\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"\xba\x01\n" +
 	"\vVoteRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x128\n" +
 	"\tcandidate\x18\x02 \x01(\v2\x1a.quorate.transport.v1.PeerR\tcandidate\x12/\n" +
 	"\x04last\x18\x03 \x01(\v2\x1b.quorate.transport.v1.LogIDR\x04last\x12\x10\n" +
-	"\x03pre\x18\x04 \x01(\bR\x03pre\"N\n" +
+	"\x03pre\x18\x04 \x01(\bR\x03pre\x12\x1a\n" +
+	"\btransfer\x18\x05 \x01(\bR\btransfer\"h\n" +
 	"\fVoteResponse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
 	"\agranted\x18\x02 \x01(\bR\agranted\x12\x10\n" +
-	"\x03pre\x18\x03 \x01(\bR\x03pre\"\xda\x01\n" +
+	"\x03pre\x18\x03 \x01(\bR\x03pre\x12\x18\n" +
+	"\aremoved\x18\x04 \x01(\x04R\aremoved\"\x93\x02\n" +
 	"\rAppendRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x122\n" +
 	"\x06leader\x18\x02 \x01(\v2\x1a.quorate.transport.v1.PeerR\x06leader\x12/\n" +
@@ -1035,12 +1642,42 @@ const file_raft_proto_rawDesc = "" +
 	"\x06commit\x18\x05 \x01(\x04R\x06commit\x12\x1e\n" +
 	"\n" +
 	"successors\x18\x06 \x03(\tR\n" +
-	"successors\"\xa4\x01\n" +
+	"successors\x127\n" +
+	"\bsnapshot\x18\a \x01(\v2\x1b.quorate.transport.v1.LogIDR\bsnapshot\"\xa4\x01\n" +
 	"\x0eAppendResponse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\rR\x06status\x125\n" +
 	"\amatched\x18\x03 \x01(\v2\x1b.quorate.transport.v1.LogIDR\amatched\x12/\n" +
-	"\x04hint\x18\x04 \x01(\v2\x1b.quorate.transport.v1.LogIDR\x04hint\"B\n" +
+	"\x04hint\x18\x04 \x01(\v2\x1b.quorate.transport.v1.LogIDR\x04hint\"\x94\x01\n" +
+	"\x0eInstallRequest\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x122\n" +
+	"\x06leader\x18\x02 \x01(\v2\x1a.quorate.transport.v1.PeerR\x06leader\x12:\n" +
+	"\bsnapshot\x18\x03 \x01(\v2\x1e.quorate.transport.v1.SnapshotR\bsnapshot\"}\n" +
+	"\bSnapshot\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12/\n" +
+	"\x04last\x18\x03 \x01(\v2\x1b.quorate.transport.v1.LogIDR\x04last\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\"[\n" +
+	"\x11TimeoutNowRequest\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x122\n" +
+	"\x06leader\x18\x02 \x01(\v2\x1a.quorate.transport.v1.PeerR\x06leader\"D\n" +
+	"\x12TimeoutNowResponse\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1a\n" +
+	"\bstanding\x18\x02 \x01(\bR\bstanding\"\x12\n" +
+	"\x10ReadIndexRequest\")\n" +
+	"\x11ReadIndexResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\x8b\x01\n" +
+	"\x0eProposeRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x18\n" +
+	"\asession\x18\x03 \x01(\x04R\asession\x12\x1a\n" +
+	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12\x1b\n" +
+	"\tlow_water\x18\x05 \x01(\x04R\blowWater\"\x86\x01\n" +
+	"\x0fProposeResponse\x12\x18\n" +
+	"\afailure\x18\x01 \x01(\rR\afailure\x12+\n" +
+	"\x02id\x18\x02 \x01(\v2\x1b.quorate.transport.v1.LogIDR\x02id\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\fR\x05value\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\"B\n" +
 	"\fHelloRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x18\n" +
 	"\amembers\x18\x02 \x03(\tR\amembers\"o\n" +
@@ -1069,22 +1706,30 @@ func file_raft_proto_rawDescGZIP() []byte {
 	return file_raft_proto_rawDescData
 }
 
-var file_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_raft_proto_goTypes = []any{
-	(*Envelope)(nil),       // 0: quorate.transport.v1.Envelope
-	(*Peer)(nil),           // 1: quorate.transport.v1.Peer
-	(*LogID)(nil),          // 2: quorate.transport.v1.LogID
-	(*VoteRequest)(nil),    // 3: quorate.transport.v1.VoteRequest
-	(*VoteResponse)(nil),   // 4: quorate.transport.v1.VoteResponse
-	(*AppendRequest)(nil),  // 5: quorate.transport.v1.AppendRequest
-	(*AppendResponse)(nil), // 6: quorate.transport.v1.AppendResponse
-	(*HelloRequest)(nil),   // 7: quorate.transport.v1.HelloRequest
-	(*HelloResponse)(nil),  // 8: quorate.transport.v1.HelloResponse
-	(*AdoptRequest)(nil),   // 9: quorate.transport.v1.AdoptRequest
-	(*AdoptResponse)(nil),  // 10: quorate.transport.v1.AdoptResponse
-	(*PingRequest)(nil),    // 11: quorate.transport.v1.PingRequest
-	(*PingResponse)(nil),   // 12: quorate.transport.v1.PingResponse
-	(*Refusal)(nil),        // 13: quorate.transport.v1.Refusal
+	(*Envelope)(nil),           // 0: quorate.transport.v1.Envelope
+	(*Peer)(nil),               // 1: quorate.transport.v1.Peer
+	(*LogID)(nil),              // 2: quorate.transport.v1.LogID
+	(*VoteRequest)(nil),        // 3: quorate.transport.v1.VoteRequest
+	(*VoteResponse)(nil),       // 4: quorate.transport.v1.VoteResponse
+	(*AppendRequest)(nil),      // 5: quorate.transport.v1.AppendRequest
+	(*AppendResponse)(nil),     // 6: quorate.transport.v1.AppendResponse
+	(*InstallRequest)(nil),     // 7: quorate.transport.v1.InstallRequest
+	(*Snapshot)(nil),           // 8: quorate.transport.v1.Snapshot
+	(*TimeoutNowRequest)(nil),  // 9: quorate.transport.v1.TimeoutNowRequest
+	(*TimeoutNowResponse)(nil), // 10: quorate.transport.v1.TimeoutNowResponse
+	(*ReadIndexRequest)(nil),   // 11: quorate.transport.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),  // 12: quorate.transport.v1.ReadIndexResponse
+	(*ProposeRequest)(nil),     // 13: quorate.transport.v1.ProposeRequest
+	(*ProposeResponse)(nil),    // 14: quorate.transport.v1.ProposeResponse
+	(*HelloRequest)(nil),       // 15: quorate.transport.v1.HelloRequest
+	(*HelloResponse)(nil),      // 16: quorate.transport.v1.HelloResponse
+	(*AdoptRequest)(nil),       // 17: quorate.transport.v1.AdoptRequest
+	(*AdoptResponse)(nil),      // 18: quorate.transport.v1.AdoptResponse
+	(*PingRequest)(nil),        // 19: quorate.transport.v1.PingRequest
+	(*PingResponse)(nil),       // 20: quorate.transport.v1.PingResponse
+	(*Refusal)(nil),            // 21: quorate.transport.v1.Refusal
 }
 var file_raft_proto_depIdxs = []int32{
 	1,  // 0: quorate.transport.v1.Envelope.from:type_name -> quorate.transport.v1.Peer
@@ -1092,24 +1737,37 @@ var file_raft_proto_depIdxs = []int32{
 	4,  // 2: quorate.transport.v1.Envelope.vote_response:type_name -> quorate.transport.v1.VoteResponse
 	5,  // 3: quorate.transport.v1.Envelope.append_request:type_name -> quorate.transport.v1.AppendRequest
 	6,  // 4: quorate.transport.v1.Envelope.append_response:type_name -> quorate.transport.v1.AppendResponse
-	7,  // 5: quorate.transport.v1.Envelope.hello_request:type_name -> quorate.transport.v1.HelloRequest
-	8,  // 6: quorate.transport.v1.Envelope.hello_response:type_name -> quorate.transport.v1.HelloResponse
-	9,  // 7: quorate.transport.v1.Envelope.adopt_request:type_name -> quorate.transport.v1.AdoptRequest
-	10, // 8: quorate.transport.v1.Envelope.adopt_response:type_name -> quorate.transport.v1.AdoptResponse
-	11, // 9: quorate.transport.v1.Envelope.ping_request:type_name -> quorate.transport.v1.PingRequest
-	12, // 10: quorate.transport.v1.Envelope.ping_response:type_name -> quorate.transport.v1.PingResponse
-	13, // 11: quorate.transport.v1.Envelope.refusal:type_name -> quorate.transport.v1.Refusal
-	1,  // 12: quorate.transport.v1.VoteRequest.candidate:type_name -> quorate.transport.v1.Peer
-	2,  // 13: quorate.transport.v1.VoteRequest.last:type_name -> quorate.transport.v1.LogID
-	1,  // 14: quorate.transport.v1.AppendRequest.leader:type_name -> quorate.transport.v1.Peer
-	2,  // 15: quorate.transport.v1.AppendRequest.prev:type_name -> quorate.transport.v1.LogID
-	2,  // 16: quorate.transport.v1.AppendResponse.matched:type_name -> quorate.transport.v1.LogID
-	2,  // 17: quorate.transport.v1.AppendResponse.hint:type_name -> quorate.transport.v1.LogID
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	15, // 5: quorate.transport.v1.Envelope.hello_request:type_name -> quorate.transport.v1.HelloRequest
+	16, // 6: quorate.transport.v1.Envelope.hello_response:type_name -> quorate.transport.v1.HelloResponse
+	17, // 7: quorate.transport.v1.Envelope.adopt_request:type_name -> quorate.transport.v1.AdoptRequest
+	18, // 8: quorate.transport.v1.Envelope.adopt_response:type_name -> quorate.transport.v1.AdoptResponse
+	19, // 9: quorate.transport.v1.Envelope.ping_request:type_name -> quorate.transport.v1.PingRequest
+	20, // 10: quorate.transport.v1.Envelope.ping_response:type_name -> quorate.transport.v1.PingResponse
+	21, // 11: quorate.transport.v1.Envelope.refusal:type_name -> quorate.transport.v1.Refusal
+	7,  // 12: quorate.transport.v1.Envelope.install_request:type_name -> quorate.transport.v1.InstallRequest
+	9,  // 13: quorate.transport.v1.Envelope.timeout_now_request:type_name -> quorate.transport.v1.TimeoutNowRequest
+	10, // 14: quorate.transport.v1.Envelope.timeout_now_response:type_name -> quorate.transport.v1.TimeoutNowResponse
+	11, // 15: quorate.transport.v1.Envelope.read_index_request:type_name -> quorate.transport.v1.ReadIndexRequest
+	12, // 16: quorate.transport.v1.Envelope.read_index_response:type_name -> quorate.transport.v1.ReadIndexResponse
+	13, // 17: quorate.transport.v1.Envelope.propose_request:type_name -> quorate.transport.v1.ProposeRequest
+	14, // 18: quorate.transport.v1.Envelope.propose_response:type_name -> quorate.transport.v1.ProposeResponse
+	1,  // 19: quorate.transport.v1.VoteRequest.candidate:type_name -> quorate.transport.v1.Peer
+	2,  // 20: quorate.transport.v1.VoteRequest.last:type_name -> quorate.transport.v1.LogID
+	1,  // 21: quorate.transport.v1.AppendRequest.leader:type_name -> quorate.transport.v1.Peer
+	2,  // 22: quorate.transport.v1.AppendRequest.prev:type_name -> quorate.transport.v1.LogID
+	2,  // 23: quorate.transport.v1.AppendRequest.snapshot:type_name -> quorate.transport.v1.LogID
+	2,  // 24: quorate.transport.v1.AppendResponse.matched:type_name -> quorate.transport.v1.LogID
+	2,  // 25: quorate.transport.v1.AppendResponse.hint:type_name -> quorate.transport.v1.LogID
+	1,  // 26: quorate.transport.v1.InstallRequest.leader:type_name -> quorate.transport.v1.Peer
+	8,  // 27: quorate.transport.v1.InstallRequest.snapshot:type_name -> quorate.transport.v1.Snapshot
+	2,  // 28: quorate.transport.v1.Snapshot.last:type_name -> quorate.transport.v1.LogID
+	1,  // 29: quorate.transport.v1.TimeoutNowRequest.leader:type_name -> quorate.transport.v1.Peer
+	2,  // 30: quorate.transport.v1.ProposeResponse.id:type_name -> quorate.transport.v1.LogID
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_raft_proto_init() }
@@ -1129,6 +1787,13 @@ func file_raft_proto_init() {
 		(*Envelope_PingRequest)(nil),
 		(*Envelope_PingResponse)(nil),
 		(*Envelope_Refusal)(nil),
+		(*Envelope_InstallRequest)(nil),
+		(*Envelope_TimeoutNowRequest)(nil),
+		(*Envelope_TimeoutNowResponse)(nil),
+		(*Envelope_ReadIndexRequest)(nil),
+		(*Envelope_ReadIndexResponse)(nil),
+		(*Envelope_ProposeRequest)(nil),
+		(*Envelope_ProposeResponse)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1136,7 +1801,7 @@ func file_raft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raft_proto_rawDesc), len(file_raft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

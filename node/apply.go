@@ -43,41 +43,117 @@ func (c *raftCore) apply() error {
 }
 
 func (c *raftCore) applyBatch(entries []raft.Entry) error {
-	batch := Batch{Commands: make([]Command, 0, len(entries)), Last: entries[len(entries)-1].ID}
-	for _, entry := range entries {
+	for len(entries) > 0 {
+		n, err := c.applySome(entries)
+		if err != nil {
+			return err
+		}
+		entries = entries[n:]
+	}
+	return nil
+}
+
+// answered is how an entry is answered that the state machine is not given.
+type answered struct {
+	value []byte
+	err   error
+}
+
+// applySome applies entries in one batch, as many as fit into one: a retry whose first instance is in the batch begins the next.
+func (c *raftCore) applySome(entries []raft.Entry) (int, error) {
+	batch := Batch{Commands: make([]Command, 0, len(entries))}
+	var others map[uint64]answered // by index
+	answer := func(e *raft.Entry, a answered) {
+		if others == nil {
+			others = map[uint64]answered{}
+		}
+		others[e.ID.Index] = a
+	}
+	n := 0
+collect:
+	for ; n < len(entries); n++ {
+		entry := &entries[n]
 		switch entry.Kind {
 		case raft.EntryBlank:
-		case raft.EntryCommand:
-			batch.Commands = append(batch.Commands, Command{ID: entry.ID, Time: time.Unix(0, entry.Time), Data: entry.Data})
+			answer(entry, answered{})
+		case raft.EntrySession:
+			c.sessions.register(entry)
+			answer(entry, answered{})
+		case raft.EntryCommand, raft.EntryOnce:
+			data := entry.Data
+			switch verdict, result := c.sessions.judge(entry); verdict {
+			case verdictWait:
+				break collect
+			case verdictKnown:
+				answer(entry, answered{value: result.value})
+				continue
+			case verdictRefused:
+				answer(entry, answered{err: ErrSessionExpired})
+				continue
+			}
+			if entry.Kind == raft.EntryOnce {
+				var err error
+				if _, data, err = splitOnce(data); err != nil {
+					return 0, fmt.Errorf("entry %v: %w", entry.ID, err)
+				}
+			}
+			batch.Commands = append(batch.Commands, Command{ID: entry.ID, Time: time.Unix(0, entry.Time), Data: data})
 		case raft.EntryMembership:
 			record, err := encodeMembershipRecord(raft.MembershipAt{ID: entry.ID, Membership: entry.Membership})
 			if err != nil {
-				return err
+				return 0, err
 			}
 			batch.System = append(batch.System, record)
+			answer(entry, answered{})
 		default:
 			// To skip it would let this node differ from the others for ever.
-			return fmt.Errorf("entry %v is of kind %d, which this version does not know: upgrade this node", entry.ID, entry.Kind)
+			return 0, fmt.Errorf("entry %v is of kind %d, which this version does not know: upgrade this node", entry.ID, entry.Kind)
 		}
+	}
+	entries = entries[:n]
+	batch.Last = entries[n-1].ID
+	stored := false
+	batch.sessions = func(results [][]byte) []SystemRecord {
+		stored = true
+		return c.sessionRecords(entries, others, results)
 	}
 	results, err := applySafely(c.sm, batch)
 	if err != nil {
-		return fmt.Errorf("state machine at entries %d to %d: %w", entries[0].ID.Index, batch.Last.Index, err)
+		return 0, fmt.Errorf("state machine at entries %d to %d: %w", entries[0].ID.Index, batch.Last.Index, err)
 	}
 	if len(results) != len(batch.Commands) {
-		return fmt.Errorf("state machine returned %d results for %d commands", len(results), len(batch.Commands))
+		return 0, fmt.Errorf("state machine returned %d results for %d commands", len(results), len(batch.Commands))
+	}
+	if !stored {
+		c.sessionRecords(entries, others, results)
 	}
 	c.applied = batch.Last
 	next := 0
-	for _, entry := range entries {
-		var value []byte
-		if entry.Kind == raft.EntryCommand {
-			value = results[next]
+	for i := range entries {
+		a, ok := others[entries[i].ID.Index]
+		if !ok {
+			a.value = results[next]
 			next++
 		}
-		c.proposals.applied(entry.ID, value)
+		c.proposals.applied(entries[i].ID, a.value, a.err)
 	}
-	return nil
+	return n, nil
+}
+
+// sessionRecords puts the results of a batch into the session table, and returns its records that have changed.
+func (c *raftCore) sessionRecords(entries []raft.Entry, others map[uint64]answered, results [][]byte) []SystemRecord {
+	next := 0
+	for i := range entries {
+		e := &entries[i]
+		if _, ok := others[e.ID.Index]; ok || next >= len(results) {
+			continue
+		}
+		if e.Session != 0 || e.Kind == raft.EntryOnce {
+			c.sessions.store(e, results[next])
+		}
+		next++
+	}
+	return c.sessions.takeRecords()
 }
 
 // applySafely turns a panic of the user's code into an error: the node stops, the program that embeds it lives.

@@ -60,6 +60,8 @@ type cluster struct {
 	members []raft.NodeID
 	nodes   map[raft.NodeID]*node.Node
 	states  map[raft.NodeID]*journal
+	// tune, if not nil, changes the configuration of nodes that are started.
+	tune func(*node.Config)
 }
 
 func newCluster(t *testing.T, members ...raft.NodeID) *cluster {
@@ -80,10 +82,28 @@ func startNATS(t *testing.T, port int) *embednats.Server {
 }
 
 func (c *cluster) config(id raft.NodeID) node.Config {
-	return node.Config{
+	cfg := node.Config{
 		Cluster: "test", ID: id, Members: c.members, Dir: filepath.Join(c.dir, string(id)),
 		URL: c.server.ClientURL(), Logger: testLogger(c.t).With("node", id),
 	}
+	if c.tune != nil {
+		c.tune(&cfg)
+	}
+	return cfg
+}
+
+// join starts nodes that are to be added.
+func (c *cluster) join(ids ...raft.NodeID) {
+	c.t.Helper()
+	tune := c.tune
+	defer func() { c.tune = tune }()
+	c.tune = func(cfg *node.Config) {
+		cfg.Members, cfg.Join = nil, true
+		if tune != nil {
+			tune(cfg)
+		}
+	}
+	c.start(ids...)
 }
 
 func (c *cluster) start(ids ...raft.NodeID) {
@@ -130,14 +150,22 @@ func (c *cluster) leader() *node.Node {
 	return nil
 }
 
+// proposed is a command that was acknowledged.
+type proposed struct {
+	node.Result
+	text string
+}
+
+func (p proposed) command() string { return p.text }
+
 // propose proposes until some leader takes the command. One that was lost did not take effect and is proposed again.
-func (c *cluster) propose(command string) node.Result {
+func (c *cluster) propose(command string) proposed {
 	c.t.Helper()
 	ctx := within(c.t, 20*time.Second)
 	for {
 		result, err := c.leader().Propose(ctx, []byte(command))
 		if err == nil {
-			return result
+			return proposed{result, command}
 		}
 		var notLeader *node.NotLeaderError
 		if !errors.As(err, &notLeader) && !errors.Is(err, node.ErrLost) {

@@ -48,6 +48,21 @@ type Config struct {
 	// Default: 64 MiB.
 	MaxUncommittedBytes int
 
+	// SessionIdle is how much log time may pass between the proposals of a Session before it expires. Default: 1 h.
+	SessionIdle time.Duration
+	// SnapshotEntries and SnapshotBytes: a leader builds a snapshot when so much was appended to its log since the last one. Defaults:
+	// 1,000,000 entries, 256 MiB.
+	SnapshotEntries, SnapshotBytes uint64
+	// KeepEntries is how many entries before the newest snapshot stay in the log, so that a follower that was away for a short time
+	// need not fetch a snapshot. Default: 10,000.
+	KeepEntries uint64
+
+	// NoForwarding: a proposal or linearizable read at a node that does not lead fails with *NotLeaderError, in place of being handed on
+	// to the leader.
+	NoForwarding bool
+	// Join: this node was not among the first members. On an empty directory it waits until the cluster adds it.
+	Join bool
+
 	// Log overrides the log store that is opened in Dir. The node closes it.
 	Log storage.LogStore
 	// Transport overrides the NATS transport. The node closes it. Without NATS there is no status subject either.
@@ -86,6 +101,10 @@ func (c *Config) setDefaults() error {
 	setDefault(&c.Prefix, "quorate")
 	setDefault(&c.HeartbeatInterval, 50*time.Millisecond)
 	setDefault(&c.ElectionTimeout, 500*time.Millisecond)
+	setDefault(&c.SessionIdle, time.Hour)
+	setDefault(&c.SnapshotEntries, 1_000_000)
+	setDefault(&c.SnapshotBytes, 256<<20)
+	setDefault(&c.KeepEntries, 10_000)
 	setDefault(&c.MaxInFlight, 4)
 	setDefault(&c.MaxInFlightBytes, 8<<20)
 	setDefault(&c.MaxUncommittedBytes, 64<<20)

@@ -40,6 +40,8 @@ type raftCore struct {
 	watch   *watch
 
 	proposals proposals
+	sessions  *sessions
+	switches  Switches
 	reads     readWaiters
 	replies   replies
 	// applied is the log id of the newest entry that the state machine has.
@@ -87,7 +89,7 @@ func (c *raftCore) receive(ctx context.Context, timer *time.Timer) bool {
 	if c.congested() {
 		api, rpc = nil, nil
 	}
-	if c.backlogged() || c.awaitingSync() {
+	if c.backlogged() || c.awaitingSync() || c.engine.Transferring() {
 		api = nil
 	}
 	if c.mustApply() { // there is work already: take what is here and do not wait
@@ -104,6 +106,8 @@ func (c *raftCore) receive(ctx context.Context, timer *time.Timer) bool {
 		d.answers = append(d.answers, a)
 	case r := <-rpc:
 		d.rpc = append(d.rpc, r)
+	case f := <-c.in.control:
+		d.control = append(d.control, f)
 	case r := <-api:
 		d.api = append(d.api, r)
 	case <-timer.C:
@@ -153,9 +157,16 @@ func (c *raftCore) step() {
 			c.engine.Append(r.Arrived, req, to)
 		case *raft.VoteRequest:
 			c.engine.VoteRequested(r.Arrived, req, to)
+		case *raft.InstallRequest:
+			c.engine.Install(r.Arrived, req, to)
+		case *raft.TimeoutNowRequest:
+			c.engine.TimeoutNow(r.Arrived, req, to)
 		}
 	}
 	c.engine.Tick(now)
+	for _, f := range d.control {
+		f(c)
+	}
 	c.takeRequests(now)
 }
 
@@ -166,22 +177,20 @@ func (c *raftCore) takeRequests(now time.Time) {
 	if len(requests) == 0 {
 		return
 	}
-	if c.engine.Role() != raft.Leader {
-		err := &NotLeaderError{Leader: c.engine.Leader().ID}
-		for _, r := range requests {
-			r.pending.resolve(Result{}, err)
-		}
+	if c.engine.Role() != raft.Leader || c.engine.Transferring() {
+		c.forward(requests)
 		return
 	}
 	entries := make([]raft.Entry, 0, len(requests))
-	var reads []*Pending
+	var reads []request
 	c.lastTime = max(c.lastTime, now.UnixNano())
 	for _, r := range requests {
 		if r.read {
-			reads = append(reads, r.pending)
+			reads = append(reads, r)
 			continue
 		}
-		entries = append(entries, raft.Entry{Kind: raft.EntryCommand, Time: c.lastTime, Data: r.pending.data})
+		r.pending.entry.Time = c.lastTime
+		entries = append(entries, r.pending.entry)
 	}
 	if len(entries) > 0 {
 		first, _ := c.engine.Propose(now, entries)
@@ -212,6 +221,12 @@ func (c *raftCore) execute(ctx context.Context, out raft.Output) error {
 	}
 	for i := range out.VoteReplies {
 		c.replies.answer(out.VoteReplies[i].To, &out.VoteReplies[i].Response)
+	}
+	for i := range out.TimeoutNow {
+		c.transport.Call(out.TimeoutNow[i].To, &out.TimeoutNow[i].Request, c.cfg.ElectionTimeout, func(transport.Answer) {})
+	}
+	for i := range out.TimeoutNowReplies {
+		c.replies.answer(out.TimeoutNowReplies[i].To, &out.TimeoutNowReplies[i].Response)
 	}
 	for i := range out.AppendReplies {
 		c.replies.answer(out.AppendReplies[i].To, &out.AppendReplies[i].Response)

@@ -19,6 +19,9 @@ var (
 	ErrLost = errors.New("proposal was lost: another leader overwrote it; it did not take effect")
 	// ErrNotInitialized says that the cluster's genesis is not agreed yet.
 	ErrNotInitialized = errors.New("cluster is not initialized yet")
+	// ErrSessionExpired says that a session is not known any more, or its sequence number is below what its client acknowledged: the
+	// command did not take effect now. Whether an earlier attempt did is not known.
+	ErrSessionExpired = errors.New("session is not known or has expired")
 	// ErrNoDelta is returned by DeltaSnapshot.WriteDeltaTo when only the whole state can be written.
 	ErrNoDelta = errors.New("the changes since that log id are not known")
 )

@@ -98,12 +98,41 @@ func (g *gathering) agree(ctx context.Context) (storage.Genesis, error) {
 		} else if len(g.members) > 0 {
 			g.node.logger.Info("the list of members is ignored: the cluster exists already")
 		}
-		return *known, g.check(*known, "the directory")
+		return *known, nil // it was checked before it was stored
+	}
+	if len(g.members) == 0 && g.node.cfg.Join {
+		return g.join(ctx)
 	}
 	if len(g.members) == 0 {
-		return storage.Genesis{}, fmt.Errorf("%w: the directory is empty and no members are listed: the first start needs the list of the cluster's first members", ErrConfig)
+		return storage.Genesis{}, fmt.Errorf("%w: the directory is empty and no members are listed: the first start needs the list of the cluster's first members, or, for a node that is added later, that it joins (--join)", ErrConfig)
 	}
 	return g.gather(ctx)
+}
+
+// join waits until a leader that adds this node hands it the genesis.
+func (g *gathering) join(ctx context.Context) (storage.Genesis, error) {
+	n := g.node
+	n.logger.Info("waiting to be added to the cluster (quorate member add " + string(n.cfg.ID) + ")")
+	for {
+		select {
+		case <-ctx.Done():
+			return storage.Genesis{}, context.Cause(ctx)
+		case a := <-g.adopts:
+			resp := &transport.AdoptResponse{From: n.self}
+			err := g.checkCluster(a.genesis, string(a.in.From.ID))
+			if err == nil {
+				err = g.store(a.genesis)
+			}
+			if err != nil {
+				resp.Refusal = err.Error()
+			}
+			a.in.Reply(resp)
+			if err == nil {
+				return a.genesis, nil
+			}
+			n.logger.Warn("refused a genesis", "from", a.in.From.ID, "error", err)
+		}
+	}
 }
 
 // heard is an answer to a hello.
@@ -247,6 +276,10 @@ func (g *gathering) take(genesis storage.Genesis, source string) error {
 	if ids := memberIDs(genesis); !slices.Equal(ids, g.members) {
 		return fmt.Errorf("%w: %s has the genesis of [%s], this node was started with [%s]", ErrMembersDiffer, source, joinIDs(ids), joinIDs(g.members))
 	}
+	return g.store(genesis)
+}
+
+func (g *gathering) store(genesis storage.Genesis) error {
 	if err := g.node.log.SetGenesis(genesis); err != nil {
 		return fmt.Errorf("store the genesis: %w", err)
 	}
@@ -261,8 +294,8 @@ func (g *gathering) take(genesis storage.Genesis, source string) error {
 // check finds this node in a genesis.
 func (g *gathering) check(genesis storage.Genesis, source string) error {
 	self := g.node.self
-	if genesis.Cluster != g.node.cfg.Cluster {
-		return fmt.Errorf("%s has the genesis of cluster %s", source, genesis.Cluster)
+	if err := g.checkCluster(genesis, source); err != nil {
+		return err
 	}
 	for _, p := range genesis.Members {
 		switch {
@@ -273,7 +306,15 @@ func (g *gathering) check(genesis storage.Genesis, source string) error {
 				ErrDiskLost, source, p.ID, p.Incarnation, self.Incarnation, self.ID)
 		}
 	}
-	return fmt.Errorf("%w: the genesis that %s has lists [%s], without %s", ErrNotMember, source, joinIDs(memberIDs(genesis)), self.ID)
+	return fmt.Errorf("%w: the genesis that %s has lists [%s], without %s: start it without a list, as a node that joins (--join), and add it (quorate member add %s)",
+		ErrNotMember, source, joinIDs(memberIDs(genesis)), self.ID, self.ID)
+}
+
+func (g *gathering) checkCluster(genesis storage.Genesis, source string) error {
+	if genesis.Cluster != g.node.cfg.Cluster {
+		return fmt.Errorf("%s has the genesis of cluster %s", source, genesis.Cluster)
+	}
+	return nil
 }
 
 func memberIDs(genesis storage.Genesis) []raft.NodeID {

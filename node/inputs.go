@@ -11,6 +11,8 @@ import (
 type inputs struct {
 	// api: user → RaftCore. Each request carries its own reply channel.
 	api chan request
+	// control: user → RaftCore, what is rare: each is run by RaftCore, between two passes.
+	control chan func(*raftCore)
 	// rpc: transport → RaftCore. A full channel refuses the peer, who tries again.
 	rpc chan transport.Incoming
 	// progress: workers → RaftCore.
@@ -24,6 +26,7 @@ type inputs struct {
 func newInputs() inputs {
 	return inputs{
 		api:      make(chan request, 4096),
+		control:  make(chan func(*raftCore), 64),
 		rpc:      make(chan transport.Incoming, 256),
 		progress: make(chan raft.Progress, 64),
 		answers:  make(chan answer, 64),
@@ -36,6 +39,10 @@ type request struct {
 	// pending gets the outcome of a proposal, or of a read if read is set.
 	pending *Pending
 	read    bool
+	// confirm: a read that is answered when the leader is confirmed, before its index is applied here.
+	confirm bool
+	// local: not to be handed on to the leader, because the caller wants the leader here, or because it came from another node.
+	local bool
 }
 
 // answer is what became of a vote request or a probe.
@@ -55,6 +62,7 @@ type drained struct {
 	progress []raft.Progress
 	answers  []answer
 	rpc      []transport.Incoming
+	control  []func(*raftCore)
 	api      []request
 }
 
@@ -70,6 +78,8 @@ func (d *drained) reset() {
 	d.answers = d.answers[:0]
 	clear(d.rpc)
 	d.rpc = d.rpc[:0]
+	clear(d.control)
+	d.control = d.control[:0]
 	clear(d.api)
 	d.api = d.api[:0]
 }
@@ -89,6 +99,9 @@ func (d *drained) drain(in *inputs, rpc, api bool) {
 	}
 	for n := len(in.rpc); rpc && n > 0 && len(d.rpc) < maxDrainRPC; n-- {
 		d.rpc = append(d.rpc, <-in.rpc)
+	}
+	for range len(in.control) {
+		d.control = append(d.control, <-in.control)
 	}
 	for n := len(in.api); api && n > 0 && len(d.api) < maxDrainAPI; n-- {
 		d.api = append(d.api, <-in.api)

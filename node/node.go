@@ -119,6 +119,11 @@ func (n *Node) live(ctx context.Context, group *sync.WaitGroup, restored restore
 	if err := n.links.open(ctx, n); err != nil {
 		return err
 	}
+	if n.Conn() != nil {
+		if err := n.links.serveAdmin(ctx, n, group); err != nil {
+			return err
+		}
+	}
 	if err := n.links.transport.Listen(n.receive); err != nil {
 		return fmt.Errorf("listen to peers: %w", err)
 	}
@@ -143,6 +148,8 @@ func (n *Node) receive(in transport.Incoming) {
 		n.gather.hello(in, req)
 	case *transport.AdoptRequest:
 		n.gather.adopt(in, req)
+	case *transport.ReadIndexRequest, *transport.ProposeRequest:
+		n.takeForwarded(in)
 	default:
 		select {
 		case n.in.rpc <- in:
@@ -169,38 +176,57 @@ func (n *Node) answerLeftOver() {
 	}
 }
 
-// Propose replicates a command and returns the state machine's result once it is committed and applied here.
+// Propose replicates a command and returns the state machine's result once it is committed and applied by the leader. A node
+// that does not lead hands it on to the leader (Config.NoForwarding: *NotLeaderError).
 // It blocks until then, or until the context ends. data must not be changed afterwards, also not after a return.
 //
 // Errors: *NotLeaderError, ErrBusy, *TooLargeError, ErrNotInitialized and ErrStopped if nothing was proposed; ErrLost if it was
 // overwritten; ErrUnknownOutcome (which also wraps the context's error, if that ended the wait).
 func (n *Node) Propose(ctx context.Context, data []byte) (Result, error) {
-	if err := n.admit(data); err != nil {
-		return Result{}, fmt.Errorf("propose: %w", err)
-	}
-	p := newPending(data)
-	select {
-	case n.in.api <- request{pending: p}:
-	case <-ctx.Done():
-		return Result{}, fmt.Errorf("propose: %w: %w", ErrBusy, ctx.Err())
-	case <-n.done:
-		return Result{}, fmt.Errorf("propose: %w", ErrStopped)
-	}
-	result, err := n.await(ctx, p)
+	result, err := n.propose(ctx, raft.Entry{Kind: raft.EntryCommand, Data: data})
 	if err != nil {
 		return Result{}, fmt.Errorf("propose: %w", err)
 	}
 	return result, nil
 }
 
-// Submit hands a command over and returns at once, without waiting for the outcome: proposals of one goroutine
+func (n *Node) propose(ctx context.Context, entry raft.Entry) (Result, error) {
+	if err := n.admit(entry.Data); err != nil {
+		return Result{}, err
+	}
+	p := newPending(entry)
+	if err := n.hand(ctx, request{pending: p}); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", ErrBusy, err)
+		}
+		return Result{}, err
+	}
+	return n.await(ctx, p)
+}
+
+// hand gives a request to RaftCore, and waits until there is room.
+func (n *Node) hand(ctx context.Context, r request) error {
+	if err := n.admit(nil); err != nil {
+		return err
+	}
+	select {
+	case n.in.api <- r:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.done:
+		return ErrStopped
+	}
+}
+
+// Submit hands a command to this node, as leader, over and returns at once, without waiting for the outcome: proposals of one goroutine
 // commit in the order of their calls. Pending.Wait tells the outcome. Unlike Propose it does not wait for room:
 // ErrBusy comes at once. All of Propose's errors may come from either.
 func (n *Node) Submit(data []byte) (*Pending, error) {
 	if err := n.admit(data); err != nil {
 		return nil, err
 	}
-	return n.submit(request{pending: newPending(data)})
+	return n.submit(request{pending: newPending(raft.Entry{Kind: raft.EntryCommand, Data: data}), local: true})
 }
 
 // SubmitRead is ReadIndex without the wait: Pending.Wait returns when a read of the state machine is linearizable.
@@ -208,7 +234,7 @@ func (n *Node) SubmitRead() (*Pending, error) {
 	if err := n.admit(nil); err != nil {
 		return nil, err
 	}
-	return n.submit(request{pending: newPending(nil), read: true})
+	return n.submit(request{pending: newPending(raft.Entry{}), read: true, local: true})
 }
 
 func (n *Node) submit(r request) (*Pending, error) {
@@ -227,18 +253,12 @@ func (n *Node) submit(r request) (*Pending, error) {
 
 // ReadIndex returns when this node's state machine includes every command that was committed when ReadIndex was
 // called: a read of the state machine after it is linearizable (dissertation section 6.4). Waiting reads share one round to the
-// quorum. Only the leader can do it; others return *NotLeaderError. The result is the read index.
+// quorum. A node that does not lead asks the leader for the read index, once for all reads that wait, and serves them itself when it
+// has applied that far. The result is the read index.
 func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
-	if err := n.admit(nil); err != nil {
+	p := newPending(raft.Entry{})
+	if err := n.hand(ctx, request{pending: p, read: true}); err != nil {
 		return 0, fmt.Errorf("read index: %w", err)
-	}
-	p := newPending(nil)
-	select {
-	case n.in.api <- request{pending: p, read: true}:
-	case <-ctx.Done():
-		return 0, fmt.Errorf("read index: %w", ctx.Err())
-	case <-n.done:
-		return 0, fmt.Errorf("read index: %w", ErrStopped)
 	}
 	result, err := n.await(ctx, p)
 	switch {
@@ -304,10 +324,11 @@ func (n *Node) Err() error {
 	}
 }
 
-// Close stops the node: what waits is answered with ErrStopped or ErrUnknownOutcome, the log, the state machine and the
+// Close stops the node: a leader hands over first, if it can; what waits is answered with ErrStopped or ErrUnknownOutcome, the log, the state machine and the
 // connections are closed. It blocks until everything has ended or the context does. It returns the failure if the
 // node had failed before, else nil.
 func (n *Node) Close(ctx context.Context) error {
+	n.HandOver(ctx)
 	n.cancel(ErrStopped)
 	select {
 	case <-n.done:

@@ -51,6 +51,7 @@ func TestProposalsComeBackInOrderWithTheirResults(t *testing.T) {
 
 func TestFollowerSaysWhoLeads(t *testing.T) {
 	c := newCluster(t, "n1", "n2", "n3")
+	c.tune = func(cfg *node.Config) { cfg.NoForwarding = true }
 	c.start("n1", "n2", "n3")
 	leader := c.leader().Config().ID
 	for id, n := range c.nodes {

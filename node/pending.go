@@ -24,13 +24,16 @@ type outcome struct {
 
 // Pending is a proposal or a read on its way.
 type Pending struct {
-	data  []byte
+	// entry to propose; RaftCore fills in its id.
+	entry raft.Entry
 	id    raft.LogID
 	reply chan outcome // has room for the one outcome, so that RaftCore never waits for a reader
+	// then, if not nil, gets the outcome in place of reply. It must not block.
+	then func(outcome)
 }
 
-func newPending(data []byte) *Pending {
-	return &Pending{data: data, reply: make(chan outcome, 1)}
+func newPending(entry raft.Entry) *Pending {
+	return &Pending{entry: entry, reply: make(chan outcome, 1)}
 }
 
 // Wait blocks until the outcome is known or the context ends. It must be called by one goroutine, and once.
@@ -49,7 +52,12 @@ func (p *Pending) Wait(ctx context.Context) (Result, error) {
 }
 
 func (p *Pending) resolve(result Result, err error) {
-	p.reply <- outcome{result: result, err: err}
+	o := outcome{result: result, err: err}
+	if p.then != nil {
+		p.then(o)
+		return
+	}
+	p.reply <- o
 }
 
 // proposals are the commands of this node that wait to be committed and applied. It belongs to RaftCore.
@@ -66,7 +74,7 @@ type proposals struct {
 
 func (p *proposals) add(w *Pending) {
 	p.waiting = append(p.waiting, w)
-	p.bytes += len(w.data)
+	p.bytes += len(w.entry.Data)
 }
 
 // orphan keeps what waits when leadership ends. Its outcome is known when its index is applied: it was committed
@@ -82,7 +90,7 @@ func (p *proposals) orphan() {
 }
 
 // applied answers whoever waits for the index of an entry that was applied.
-func (p *proposals) applied(id raft.LogID, value []byte) {
+func (p *proposals) applied(id raft.LogID, value []byte, err error) {
 	if p.head < len(p.waiting) && p.waiting[p.head].id.Index == id.Index {
 		w := p.waiting[p.head]
 		p.waiting[p.head] = nil
@@ -90,25 +98,42 @@ func (p *proposals) applied(id raft.LogID, value []byte) {
 		if p.head == len(p.waiting) {
 			p.waiting, p.head = p.waiting[:0], 0
 		}
-		p.bytes -= len(w.data)
-		w.decide(id, value)
+		p.bytes -= len(w.entry.Data)
+		w.decide(id, value, err)
 	}
 	if len(p.orphans) == 0 {
 		return
 	}
 	for _, w := range p.orphans[id.Index] {
-		w.decide(id, value)
+		w.decide(id, value, err)
 	}
 	delete(p.orphans, id.Index)
 }
 
 // decide answers a proposal by what stands in its place now.
-func (w *Pending) decide(id raft.LogID, value []byte) {
-	if w.id != id {
+func (w *Pending) decide(id raft.LogID, value []byte, err error) {
+	switch {
+	case w.id != id:
 		w.resolve(Result{}, ErrLost)
-		return
+	case err != nil:
+		w.resolve(Result{}, err)
+	default:
+		w.resolve(Result{ID: id, Value: value}, nil)
 	}
-	w.resolve(Result{ID: id, Value: value}, nil)
+}
+
+// passed answers those whose index a snapshot has passed: whether their entries are in it is not known.
+func (p *proposals) passed(index uint64) {
+	p.orphan()
+	for at, ws := range p.orphans {
+		if at > index {
+			continue
+		}
+		for _, w := range ws {
+			w.resolve(Result{}, fmt.Errorf("%w: a snapshot was installed in its place", ErrUnknownOutcome))
+		}
+		delete(p.orphans, at)
+	}
 }
 
 // failAll answers everyone when the node stops.

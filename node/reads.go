@@ -1,6 +1,9 @@
 package node
 
 import (
+	"slices"
+	"sort"
+
 	"quorate/node/raft"
 )
 
@@ -8,19 +11,19 @@ import (
 // machine to reach the read index. It belongs to RaftCore.
 type readWaiters struct {
 	last  raft.ReadID
-	asked map[raft.ReadID][]*Pending
+	asked map[raft.ReadID][]request
 	// confirmed wait for their index, in ascending order of it.
 	confirmed []confirmedReads
 }
 
 type confirmedReads struct {
 	index uint64
-	reads []*Pending
+	reads []request
 }
 
-func (r *readWaiters) add(reads []*Pending) raft.ReadID {
+func (r *readWaiters) add(reads []request) raft.ReadID {
 	if r.asked == nil {
-		r.asked = map[raft.ReadID][]*Pending{}
+		r.asked = map[raft.ReadID][]request{}
 	}
 	r.last++
 	r.asked[r.last] = reads
@@ -35,11 +38,23 @@ func (r *readWaiters) decided(d raft.ReadReady, applied uint64, notLeader error)
 		resolveReads(reads, Result{}, notLeader)
 		return
 	}
-	if d.Index <= applied {
-		resolveReads(reads, Result{ID: raft.LogID{Index: d.Index}}, nil)
-		return
+	r.confirm(d.Index, reads, applied)
+}
+
+// confirm answers those that want no more, and lets the others wait for the index.
+func (r *readWaiters) confirm(index uint64, reads []request, applied uint64) {
+	waiting := reads[:0]
+	for _, read := range reads {
+		if read.confirm || index <= applied {
+			read.pending.resolve(Result{ID: raft.LogID{Index: index}}, nil)
+		} else {
+			waiting = append(waiting, read)
+		}
 	}
-	r.confirmed = append(r.confirmed, confirmedReads{index: d.Index, reads: reads})
+	if len(waiting) > 0 {
+		at := sort.Search(len(r.confirmed), func(i int) bool { return r.confirmed[i].index > index })
+		r.confirmed = slices.Insert(r.confirmed, at, confirmedReads{index: index, reads: waiting})
+	}
 }
 
 // applied answers the reads whose index the state machine has reached.
@@ -64,8 +79,8 @@ func (r *readWaiters) failAll(err error) {
 	r.asked, r.confirmed = nil, nil
 }
 
-func resolveReads(reads []*Pending, result Result, err error) {
-	for _, p := range reads {
-		p.resolve(result, err)
+func resolveReads(reads []request, result Result, err error) {
+	for _, r := range reads {
+		r.pending.resolve(result, err)
 	}
 }

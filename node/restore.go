@@ -17,6 +17,7 @@ type restored struct {
 	memberships []raft.MembershipAt
 	log         raft.LogView
 	lastTime    int64
+	sessions    *sessions
 }
 
 // identify reads whose directory this is, or makes a fresh one this node's: its incarnation is on disk before anyone is told.
@@ -36,7 +37,7 @@ func (n *Node) identify() error {
 
 // restore finds out where log and state machine stand.
 func (n *Node) restore() (restored, error) {
-	var r restored
+	r := restored{sessions: newSessions()}
 	if genesis, ok := n.log.Genesis(); ok {
 		r.memberships = []raft.MembershipAt{{Membership: raft.NewMembership(genesis.Members...)}}
 	}
@@ -46,6 +47,9 @@ func (n *Node) restore() (restored, error) {
 			return r, fmt.Errorf("state machine: %w", err)
 		}
 		r.applied = applied.Last
+		if r.sessions, err = loadSessions(applied.System); err != nil {
+			return r, err
+		}
 		for _, record := range applied.System {
 			if record.Key != membershipRecord {
 				continue
@@ -113,6 +117,7 @@ func (n *Node) newCore(genesis storage.Genesis, r restored, syncing chan<- syncI
 		group:      group,
 		watch:      &n.watch,
 		applied:    r.applied,
+		sessions:   r.sessions,
 		lastTime:   r.lastTime,
 		violations: map[string]uint64{},
 	}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"io"
+	"slices"
 	"time"
 
 	"quorate/node/raft"
@@ -41,7 +42,7 @@ type StateMachine interface {
 	Close() error
 }
 
-// DurableStateMachine is a StateMachine whose state survives a restart. It stores each Batch's Last and System
+// DurableStateMachine is a StateMachine whose state survives a restart. It stores each Batch's Last and Records
 // atomically with the changes of its commands: after a crash it is at the end of some batch, never inside one.
 type DurableStateMachine interface {
 	StateMachine
@@ -61,9 +62,21 @@ type Batch struct {
 	Commands []Command
 	// Last is the log id of the batch's last entry. A durable machine stores it with the state.
 	Last raft.LogID
-	// System holds records of the node's own (membership, sessions). A durable machine stores them with the state, by
-	// key, and gives them back in Applied; others ignore them, and no machine looks inside.
+	// System holds records of the node's own that do not depend on results. See Records.
 	System []SystemRecord
+
+	// sessions gives the records that depend on the results.
+	sessions func(results [][]byte) []SystemRecord
+}
+
+// Records returns the node's own records (membership, sessions) that belong to this batch, once its results are known. A durable
+// machine calls it once, right before it makes the batch's changes take effect, and stores what it returns in the same atomic write, by
+// key; it gives them back in Applied. Other machines need not call it, and no machine looks inside.
+func (b Batch) Records(results [][]byte) []SystemRecord {
+	if b.sessions == nil {
+		return b.System
+	}
+	return append(slices.Clip(b.System), b.sessions(results)...)
 }
 
 // SystemRecord is one record of the node's own, stored with the state. An empty Value deletes the record.

@@ -36,6 +36,12 @@ type Status struct {
 	// WaitingFor lists the members without whose answer the genesis cannot be agreed.
 	WaitingFor []raft.NodeID `json:"waiting_for,omitempty"`
 
+	// MembershipID is the log id of the membership in force; zero for the genesis.
+	MembershipID raft.LogID `json:"membership_id"`
+	// Transferring: this leader is handing over. Removed: a voter told this node that it is no member any more.
+	Transferring bool `json:"transferring,omitempty"`
+	Removed      bool `json:"removed,omitempty"`
+
 	Members []MemberStatus `json:"members,omitempty"`
 
 	LastIndex      uint64 `json:"last_index"`
@@ -62,8 +68,10 @@ type MemberStatus struct {
 	ID          raft.NodeID `json:"id"`
 	Incarnation string      `json:"incarnation"`
 	Voter       bool        `json:"voter"`
-	Matched     uint64      `json:"matched,omitempty"`
-	Reachable   bool        `json:"reachable,omitempty"`
+	// Outgoing: it votes in the set that a change under way replaces.
+	Outgoing  bool   `json:"outgoing,omitempty"`
+	Matched   uint64 `json:"matched,omitempty"`
+	Reachable bool   `json:"reachable,omitempty"`
 }
 
 // NATSStatus is the state of the node's NATS connections.

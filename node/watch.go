@@ -18,48 +18,58 @@ type coreState struct {
 	leader     raft.NodeID
 	serving    bool
 	membership *raft.Membership
-	last       uint64
-	durable    uint64
-	committed  uint64
-	applied    uint64
-	quorumAck  time.Time
-	targets    []raft.TargetStatus
-	violations map[string]uint64
-	suspects   []string
-	failure    error
+	// membershipID is the log id of its entry.
+	membershipID raft.LogID
+	transferring bool
+	removed      bool
+	last         uint64
+	durable      uint64
+	committed    uint64
+	applied      uint64
+	quorumAck    time.Time
+	targets      []raft.TargetStatus
+	violations   map[string]uint64
+	suspects     []string
+	failure      error
 }
 
 // sameView reports whether a watcher would see no change.
 func (s *coreState) sameView(other *coreState) bool {
 	return s.role == other.role && s.term == other.term && s.leader == other.leader && s.serving == other.serving &&
-		s.membership == other.membership && s.failure == other.failure
+		s.membership == other.membership && s.transferring == other.transferring && s.removed == other.removed && s.failure == other.failure
 }
 
 // watch hands what RaftCore publishes to those who look on. A watcher sees a change after it has happened, never before.
 type watch struct {
 	state atomic.Pointer[coreState]
 
-	mu       sync.Mutex // guards watchers and ended, and sending to watchers
-	watchers map[chan struct{}]struct{}
+	mu sync.Mutex // guards watchers and ended, and sending to watchers
+	// watchers, and whether each wants to hear of every change, however small.
+	watchers map[chan struct{}]bool
 	ended    bool
+	fine     atomic.Int32
 }
 
 func (w *watch) init(s *coreState) {
 	w.state.Store(s)
-	w.watchers = map[chan struct{}]struct{}{}
+	w.watchers = map[chan struct{}]bool{}
 }
 
 func (w *watch) set(s *coreState) {
 	old := w.state.Swap(s)
-	if !s.sameView(old) {
-		w.notify()
+	if same := s.sameView(old); !same || w.fine.Load() > 0 {
+		w.notify(same)
 	}
 }
 
-func (w *watch) notify() {
+// notify wakes all watchers, or those that want to hear of every change.
+func (w *watch) notify(onlyFine bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for ch := range w.watchers {
+	for ch, fine := range w.watchers {
+		if onlyFine && !fine {
+			continue
+		}
 		select {
 		case ch <- struct{}{}:
 		default:
@@ -68,7 +78,7 @@ func (w *watch) notify() {
 }
 
 // add returns a channel that gets a value after changes; it is closed when the node ends.
-func (w *watch) add() chan struct{} {
+func (w *watch) add(fine bool) chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	ch := make(chan struct{}, 1)
@@ -77,14 +87,20 @@ func (w *watch) add() chan struct{} {
 		close(ch)
 		return ch
 	}
-	w.watchers[ch] = struct{}{}
+	w.watchers[ch] = fine
+	if fine {
+		w.fine.Add(1)
+	}
 	return ch
 }
 
 func (w *watch) remove(ch chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, ok := w.watchers[ch]; ok {
+	if fine, ok := w.watchers[ch]; ok {
+		if fine {
+			w.fine.Add(-1)
+		}
 		delete(w.watchers, ch)
 		close(ch)
 	}
@@ -110,7 +126,8 @@ func (w *watch) end(err error) {
 func (n *Node) initialStatus(r restored) *coreState {
 	s := &coreState{role: RoleWaiting, last: r.log.Last().Index, durable: r.log.Last().Index, committed: r.applied.Index, applied: r.applied.Index, term: n.log.Vote().Term}
 	if len(r.memberships) > 0 {
-		s.membership = r.memberships[len(r.memberships)-1].Membership
+		at := r.memberships[len(r.memberships)-1]
+		s.membership, s.membershipID = at.Membership, at.ID
 	}
 	return s
 }
@@ -129,6 +146,11 @@ func (c *raftCore) observe(changed bool) {
 		leader:     e.Leader().ID,
 		serving:    e.Serving(),
 		membership: e.Membership(),
+
+		membershipID: e.MembershipAt().ID,
+		transferring: e.Transferring(),
+		removed:      e.Removed(),
+
 		last:       e.LastLogID().Index,
 		durable:    e.DurableIndex(),
 		committed:  e.Commit(),
@@ -171,8 +193,9 @@ func (n *Node) Status() Status {
 	status := Status{
 		Cluster: n.cfg.Cluster, ID: n.self.ID, Incarnation: n.self.Incarnation.String(), Boot: fmt.Sprintf("%016x", n.boot),
 		Role: s.role, Term: s.term, Leader: s.leader, Serving: s.serving,
-		WaitingFor: n.gather.waitingFor(),
-		LastIndex:  s.last, DurableIndex: s.durable, CommittedIndex: s.committed, AppliedIndex: s.applied,
+		WaitingFor:   n.gather.waitingFor(),
+		Transferring: s.transferring, Removed: s.removed, MembershipID: s.membershipID,
+		LastIndex: s.last, DurableIndex: s.durable, CommittedIndex: s.committed, AppliedIndex: s.applied,
 		MaxEntryBytes: n.MaxCommandBytes(),
 		NATS:          n.links.status(),
 		Refused:       map[string]uint64{},
@@ -191,11 +214,11 @@ func (n *Node) Status() Status {
 	maps.Copy(status.Refused, s.violations)
 	if s.membership != nil {
 		for _, m := range s.membership.Members {
-			member := MemberStatus{ID: m.ID, Incarnation: m.Incarnation.String(), Voter: !m.Learner()}
+			member := MemberStatus{ID: m.ID, Incarnation: m.Incarnation.String(), Voter: m.Voter, Outgoing: m.Outgoing}
 			for _, t := range s.targets {
 				if t.Peer == m.Peer {
 					member.Matched = t.Matched.Index
-					member.Reachable = time.Since(t.Acked) < n.cfg.ElectionTimeout
+					member.Reachable = t.Reachable
 				}
 			}
 			if s.role == RoleLeader && m.Peer == n.self {
@@ -203,6 +226,9 @@ func (n *Node) Status() Status {
 			}
 			status.Members = append(status.Members, member)
 		}
+	}
+	if s.removed {
+		status.Warnings = append(status.Warnings, "this node was removed from the cluster: stop it, or add it again (quorate member add)")
 	}
 	if !status.NATS.Connected && n.cfg.Transport == nil {
 		status.Warnings = append(status.Warnings, "not connected to NATS")
@@ -220,7 +246,7 @@ func (n *Node) Status() Status {
 // present one first. A slow reader misses intermediate ones, never the newest. The channel is closed when the
 // node stops; stop ends the watch before that.
 func (n *Node) Watch() (changes <-chan Status, stop func()) {
-	signal := n.watch.add()
+	signal := n.watch.add(false)
 	out := make(chan Status)
 	quit := make(chan struct{})
 	ended := make(chan struct{})
@@ -254,10 +280,10 @@ func (n *Node) WaitLeader(ctx context.Context) (raft.NodeID, error) {
 	return status.Leader, nil
 }
 
-// Wait blocks until the status meets the condition, and returns it. The condition is looked at after each change that
-// Watch tells of. Errors: ErrStopped with the cause, or the context's, with what was seen last.
+// Wait blocks until the status meets the condition, and returns it. The condition is looked at after each change of anything in
+// the status, but intermediate ones may be missed. Errors: ErrStopped with the cause, or the context's, with what was seen last.
 func (n *Node) Wait(ctx context.Context, condition func(Status) bool) (Status, error) {
-	signal := n.watch.add()
+	signal := n.watch.add(true)
 	defer n.watch.remove(signal)
 	for {
 		select {
@@ -274,6 +300,26 @@ func (n *Node) Wait(ctx context.Context, condition func(Status) bool) (Status, e
 			status := n.Status()
 			return status, fmt.Errorf("%w (node is %s in term %d, leader %q, waiting for [%s], NATS connected: %t)",
 				ctx.Err(), status.Role, status.Term, status.Leader, joinIDs(status.WaitingFor), status.NATS.Connected)
+		}
+	}
+}
+
+// waitState is Wait on what RaftCore publishes.
+func (n *Node) waitState(ctx context.Context, condition func(*coreState) bool) (*coreState, error) {
+	signal := n.watch.add(true)
+	defer n.watch.remove(signal)
+	for {
+		select {
+		case _, ok := <-signal:
+			if s := n.watch.state.Load(); condition(s) {
+				return s, nil
+			}
+			if !ok {
+				<-n.done
+				return nil, fmt.Errorf("%w: %w", ErrStopped, n.err)
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
 }

@@ -51,6 +51,7 @@ func (w *worker) run(ctx context.Context) {
 				break
 			}
 		}
+		w.noteProgress()
 		timer.Reset(time.Until(w.replicator.Deadline()))
 		var progress chan<- raft.Progress
 		if w.changed {
@@ -75,14 +76,24 @@ func (w *worker) run(ctx context.Context) {
 
 // send makes and sends one message, and reports whether that was possible.
 func (w *worker) send(ctx context.Context, now time.Time, s raft.Send) bool {
+	if s.Install {
+		w.replicator.Sent(now, s, s.Snapshot.Last, s.Snapshot.Last, 0)
+		w.call(ctx, s.ID, &raft.InstallRequest{Term: w.newest.Term, Leader: w.self, Snapshot: s.Snapshot})
+		return true
+	}
 	req := &raft.AppendRequest{
 		Term: w.newest.Term, Leader: w.self, Prev: s.Matched, Commit: s.Commit, Successors: w.newest.Successors,
+		Snapshot: w.newest.SnapshotKnown,
 	}
 	last, bytes := s.Matched, 0
 	if !s.Heartbeat {
 		term, err := w.log.Term(s.Prev)
 		if err == nil {
 			req.Entries, err = w.log.Entries(s.Lo, s.Hi, s.MaxBytes)
+		}
+		if errors.Is(err, storage.ErrPurged) {
+			w.replicator.Purged(w.log.Purged())
+			return true
 		}
 		if errors.Is(err, storage.ErrOutOfRange) {
 			w.replicator.Unsendable() // truncated: leadership has ended, and this worker is about to hear of it
@@ -105,14 +116,17 @@ func (w *worker) send(ctx context.Context, now time.Time, s raft.Send) bool {
 		}
 	}
 	w.replicator.Sent(now, s, req.Prev, last, bytes)
-	id := s.ID
+	w.call(ctx, s.ID, req)
+	return true
+}
+
+func (w *worker) call(ctx context.Context, id uint64, req transport.Request) {
 	w.transport.Call(w.newest.Peer, req, w.timeout, func(a transport.Answer) {
 		select {
 		case w.answers <- appendAnswer{id: id, answer: a}:
 		case <-ctx.Done():
 		}
 	})
-	return true
 }
 
 func (w *worker) answered(a appendAnswer) {
@@ -124,12 +138,16 @@ func (w *worker) answered(a appendAnswer) {
 		w.replicator.Failed(a.id)
 		return
 	}
-	report, err := w.replicator.Answered(a.id, resp, a.answer.Boot, w.log)
+	_, err := w.replicator.Answered(a.id, resp, a.answer.Boot, w.log)
 	if err != nil {
 		w.logger.Error("cannot find where a target's log agrees", "target", w.newest.Peer.ID, "error", err)
 		w.replicator.Unsendable()
 	}
-	if report != w.report {
+}
+
+// noteProgress has what changed sent to RaftCore.
+func (w *worker) noteProgress() {
+	if report := w.replicator.Progress(); report != w.report {
 		w.report, w.changed = report, true
 	}
 }

@@ -30,7 +30,7 @@ func (s *Store) Apply(batch node.Batch) ([][]byte, error) {
 			return nil, fmt.Errorf("command at index %d: %w", command.ID.Index, err)
 		}
 	}
-	if err := writePosition(a.batch, batch.Last, batch.System); err != nil {
+	if err := writePosition(a.batch, batch.Last, batch.Records(results)); err != nil {
 		return nil, err
 	}
 	if err := s.db.Apply(a.batch, pebble.NoSync); err != nil {

@@ -136,14 +136,14 @@ func (e *Engine) ready(voters []Peer, current *Membership) error {
 			continue
 		}
 		t := e.leading.targets[p.ID]
-		answers := t != nil && t.peer == p && !t.suspect && t.answered && e.now.Sub(t.acked) < e.cfg.ElectionTimeout
+		answers := t != nil && t.peer == p && e.answers(t)
 		if !answers {
 			silent = append(silent, p.ID)
 		}
 		if current.IsVoter(p) {
 			continue
 		}
-		if !answers {
+		if !answers || !t.answered {
 			return &NotCaughtUpError{Peer: p, Silent: true}
 		}
 		if behind := e.log.last.Index - t.matched.Index; behind > maxPromotionLag {

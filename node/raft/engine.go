@@ -141,6 +141,9 @@ func (e *Engine) LastLogID() LogID { return e.log.last }
 // Membership returns the configuration in force: the newest in the log, committed or not (paper section 6).
 func (e *Engine) Membership() *Membership { return e.memberships[len(e.memberships)-1].Membership }
 
+// MembershipAt is Membership with the log id of its entry.
+func (e *Engine) MembershipAt() MembershipAt { return e.memberships[len(e.memberships)-1] }
+
 // trimMemberships forgets configurations older than the newest committed one.
 func (e *Engine) trimMemberships() {
 	n := 0

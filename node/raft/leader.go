@@ -39,6 +39,8 @@ type target struct {
 	suspect bool
 	// answered: it has answered in this leadership.
 	answered bool
+	// unreachable: it did not answer the newest message.
+	unreachable bool
 	// installing is the snapshot that it is offered now, or zero.
 	installing LogID
 }
@@ -77,6 +79,8 @@ type Progress struct {
 	Round uint64
 	// SeenTerm is a term newer than the leader's that the peer told of, or zero.
 	SeenTerm uint64
+	// Unreachable: the newest message that something became of was not answered.
+	Unreachable bool
 	// NeedSnapshot: the peer needs entries that are purged, and no snapshot that it can be offered is as new as them.
 	NeedSnapshot bool
 	// Installing is the snapshot that it is offered now, or zero: what follows it must not be purged.
@@ -281,6 +285,7 @@ func (e *Engine) Progress(now time.Time, p Progress) {
 	}
 	t.round = max(t.round, p.Round)
 	t.installing = p.Installing
+	t.unreachable = p.Unreachable
 	e.out.NeedSnapshot = e.out.NeedSnapshot || p.NeedSnapshot
 	e.advanceCommit()
 	e.advanceTransfer()
@@ -296,6 +301,14 @@ type TargetStatus struct {
 	// Answered: it has answered in this leadership. Installing is the snapshot that it is offered now, or zero.
 	Answered   bool
 	Installing LogID
+	// Reachable: it answers.
+	Reachable bool
+}
+
+// answers reports whether the target has answered lately, and did not fail to since. In the beginning of a leadership it is given the
+// time to.
+func (e *Engine) answers(t *target) bool {
+	return !t.suspect && !t.unreachable && e.now.Sub(t.acked) <= e.cfg.ElectionTimeout
 }
 
 // Targets returns what the leader knows of its targets, in ascending order of their ids.
@@ -306,7 +319,7 @@ func (e *Engine) Targets() []TargetStatus {
 	var all []TargetStatus
 	for _, m := range e.Membership().Members {
 		if t := e.leading.targets[m.ID]; t != nil {
-			all = append(all, TargetStatus{Peer: t.peer, Matched: t.matched, Acked: t.acked, Suspect: t.suspect, Answered: t.answered, Installing: t.installing})
+			all = append(all, TargetStatus{Peer: t.peer, Matched: t.matched, Acked: t.acked, Suspect: t.suspect, Answered: t.answered, Installing: t.installing, Reachable: e.answers(t)})
 		}
 	}
 	return all

@@ -282,6 +282,7 @@ func (r *Replicator) Answered(id uint64, resp *AppendResponse, boot uint64, log 
 		r.progress.Acked = f.sent
 	}
 	r.progress.Round = max(r.progress.Round, f.round)
+	r.progress.Unreachable = false
 	r.paused = false
 	switch resp.Status {
 	case AppendInstalling:
@@ -364,6 +365,7 @@ func (r *Replicator) afterHint(prev, hint LogID, log LogTerms) (uint64, error) {
 // probes again from what is matched, as soon as the peer answers a heartbeat.
 func (r *Replicator) Failed(id uint64) {
 	if f, ok := r.take(id); ok {
+		r.progress.Unreachable = true
 		r.lost(f)
 	}
 }

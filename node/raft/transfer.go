@@ -82,7 +82,7 @@ func (e *Engine) unable(id NodeID) string {
 		return "it is not a member"
 	case !member.Voter:
 		return "it does not vote"
-	case t == nil || t.peer != member.Peer || t.suspect || !t.answered || e.now.Sub(t.acked) > e.cfg.ElectionTimeout:
+	case t == nil || t.peer != member.Peer || !e.answers(t):
 		return "it does not answer"
 	}
 	return ""

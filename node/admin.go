@@ -1,0 +1,350 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"quorate/node/raft"
+)
+
+// Operators' calls travel as JSON on `<prefix>.<cluster>.node.<id>.<op>`. A node that does not lead hands on to the leader what only
+// that can do.
+
+type transferArgs struct {
+	To raft.NodeID `json:"to,omitempty"`
+}
+
+// adminAnswer is the answer to an operator's call.
+type adminAnswer struct {
+	Result json.RawMessage `json:"result,omitempty"`
+	// Error in words, with its code, and what a program needs of it.
+	Error   string          `json:"error,omitempty"`
+	Code    string          `json:"code,omitempty"`
+	Details json.RawMessage `json:"details,omitempty"`
+}
+
+// AdminError is an error of another node's, as it came over the wire, of a kind that this package does not tell apart.
+type AdminError struct {
+	Code    string
+	Message string
+}
+
+func (e *AdminError) Error() string { return e.Message }
+
+// Codes of errors on the wire.
+const (
+	codeNotLeader   = "not-leader"
+	codeChanged     = "membership-changed"
+	codePending     = "change-pending"
+	codeBehind      = "not-caught-up"
+	codeRisk        = "quorum-at-risk"
+	codeReplaced    = "replaced"
+	codeUnreachable = "unreachable"
+	codeTransfer    = "transfer"
+	codeUnknown     = "unknown-outcome"
+	codeConfig      = "bad-request"
+	codeStopped     = "stopped"
+	codeOther       = "other"
+)
+
+func encodeAdminError(err error) adminAnswer {
+	answer := adminAnswer{Error: err.Error(), Code: codeOther}
+	var (
+		notLeader   *NotLeaderError
+		changed     *raft.ChangedError
+		behind      *raft.NotCaughtUpError
+		risk        *raft.QuorumAtRiskError
+		replaced    *raft.ReplacedError
+		unreachable *UnreachableError
+		transfer    *raft.TransferError
+	)
+	var details any
+	switch {
+	case errors.Is(err, ErrUnknownOutcome):
+		answer.Code = codeUnknown
+	case errors.As(err, &notLeader):
+		answer.Code, details = codeNotLeader, notLeader
+	case errors.As(err, &changed):
+		answer.Code, details = codeChanged, changed
+	case errors.As(err, &behind):
+		answer.Code, details = codeBehind, behind
+	case errors.As(err, &risk):
+		answer.Code, details = codeRisk, risk
+	case errors.As(err, &replaced):
+		answer.Code, details = codeReplaced, replaced
+	case errors.As(err, &unreachable):
+		answer.Code, details = codeUnreachable, map[string]any{"Node": unreachable.Node}
+	case errors.As(err, &transfer):
+		answer.Code, details = codeTransfer, transfer
+	case errors.Is(err, raft.ErrChangePending), errors.Is(err, raft.ErrTransferring), errors.Is(err, raft.ErrNotReady):
+		answer.Code = codePending
+	case errors.Is(err, ErrConfig):
+		answer.Code = codeConfig
+	case errors.Is(err, ErrStopped), errors.Is(err, ErrNotInitialized):
+		answer.Code = codeStopped
+	}
+	if details != nil {
+		if b, err := json.Marshal(details); err == nil {
+			answer.Details = b
+		}
+	}
+	return answer
+}
+
+func (a *adminAnswer) err() error {
+	if a.Code == "" {
+		return nil
+	}
+	typed := func(target error) error {
+		if len(a.Details) == 0 || json.Unmarshal(a.Details, target) != nil {
+			return &AdminError{Code: a.Code, Message: a.Error}
+		}
+		return target
+	}
+	switch a.Code {
+	case codeNotLeader:
+		return typed(&NotLeaderError{})
+	case codeChanged:
+		return typed(&raft.ChangedError{})
+	case codeBehind:
+		return typed(&raft.NotCaughtUpError{})
+	case codeRisk:
+		return typed(&raft.QuorumAtRiskError{})
+	case codeReplaced:
+		return typed(&raft.ReplacedError{})
+	case codeTransfer:
+		return typed(&raft.TransferError{})
+	case codeUnknown:
+		return fmt.Errorf("%w: %s", ErrUnknownOutcome, a.Error)
+	case codePending:
+		return fmt.Errorf("%w: %s", raft.ErrChangePending, a.Error)
+	case codeConfig:
+		return fmt.Errorf("%w: %s", ErrConfig, a.Error)
+	}
+	return &AdminError{Code: a.Code, Message: a.Error}
+}
+
+// onLeader does what only the leader can do: here, or by asking the node that leads.
+func (n *Node) onLeader(ctx context.Context, op string, args, result any, here func() error) error {
+	err := here()
+	var notLeader *NotLeaderError
+	if !errors.As(err, &notLeader) || notLeader.Leader == "" || notLeader.Leader == n.cfg.ID || n.cfg.NoForwarding || n.Conn() == nil {
+		return err
+	}
+	return NewAdmin(n.Conn(), n.cfg.Prefix, n.cfg.Cluster).call(ctx, notLeader.Leader, op, args, result)
+}
+
+// adminTimeout bounds a call whose caller did not say how long it waits.
+const adminTimeout = 2 * time.Minute
+
+// serveAdmin answers operators' calls until the group's context ends.
+func (l *links) serveAdmin(ctx context.Context, n *Node, group *sync.WaitGroup) error {
+	stem := fmt.Sprintf("%s.%s.node.%s.", n.cfg.Prefix, n.cfg.Cluster, n.cfg.ID)
+	running := make(chan struct{}, 64)
+	for op, handle := range adminOps {
+		_, err := l.client.Subscribe(stem+op, func(m *nats.Msg) {
+			select {
+			case running <- struct{}{}:
+			default:
+				n.answerAdmin(m, nil, ErrBusy)
+				return
+			}
+			group.Go(func() {
+				defer func() { <-running }()
+				limit := adminTimeout
+				if wait, err := time.ParseDuration(m.Header.Get(headerWait)); err == nil && wait > 0 {
+					limit = min(limit, wait)
+				}
+				ctx, cancel := context.WithTimeout(ctx, limit)
+				defer cancel()
+				result, err := handle(ctx, n, m.Data)
+				n.answerAdmin(m, result, err)
+			})
+		})
+		if err != nil {
+			return fmt.Errorf("subscribe to %s%s: %w", stem, op, err)
+		}
+	}
+	return nil
+}
+
+// headerWait says how long the caller waits.
+const headerWait = "Quorate-Wait"
+
+func (n *Node) answerAdmin(m *nats.Msg, result any, err error) {
+	var answer adminAnswer
+	if err != nil {
+		answer = encodeAdminError(err)
+	} else if result != nil {
+		if answer.Result, err = json.Marshal(result); err != nil {
+			answer = encodeAdminError(err)
+		}
+	}
+	b, err := json.Marshal(answer)
+	if err == nil {
+		err = m.Respond(b)
+	}
+	if err != nil && !errors.Is(err, nats.ErrMsgNoReply) && n.Err() == nil {
+		n.logger.Warn("cannot answer an operator's call", "error", err)
+	}
+}
+
+// adminOps are the operators' calls. Those that only a leader can do are not handed on a second time.
+var adminOps = map[string]func(ctx context.Context, n *Node, args []byte) (any, error){
+	"membership": func(ctx context.Context, n *Node, args []byte) (any, error) {
+		var change MembershipChange
+		if err := decodeArgs(args, &change); err != nil {
+			return nil, err
+		}
+		return n.changeMembership(ctx, change)
+	},
+	"transfer": func(ctx context.Context, n *Node, args []byte) (any, error) {
+		var to transferArgs
+		if err := decodeArgs(args, &to); err != nil {
+			return nil, err
+		}
+		return nil, n.transfer(ctx, to.To)
+	},
+	"members": func(_ context.Context, n *Node, _ []byte) (any, error) { return n.Membership(), nil },
+	"elect": func(ctx context.Context, n *Node, _ []byte) (any, error) {
+		stands, err := n.Elect(ctx)
+		return map[string]bool{"stands": stands}, err
+	},
+	"heartbeat": func(ctx context.Context, n *Node, _ []byte) (any, error) { return nil, n.Heartbeat(ctx) },
+}
+
+func decodeArgs(b []byte, args any) error {
+	if len(b) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(b, args); err != nil {
+		return fmt.Errorf("%w: the call's arguments are no JSON of the kind that is wanted: %w", ErrConfig, err)
+	}
+	return nil
+}
+
+// Admin makes operators' calls to the nodes of a cluster over NATS. It is safe for several goroutines.
+type Admin struct {
+	conn            *nats.Conn
+	prefix, cluster string
+}
+
+// NewAdmin returns an Admin. conn stays the caller's.
+func NewAdmin(conn *nats.Conn, prefix, cluster string) *Admin {
+	return &Admin{conn: conn, prefix: prefix, cluster: cluster}
+}
+
+// call asks one node.
+func (a *Admin) call(ctx context.Context, id raft.NodeID, op string, args, result any) error {
+	m := nats.NewMsg(fmt.Sprintf("%s.%s.node.%s.%s", a.prefix, a.cluster, id, op))
+	if args != nil {
+		b, err := json.Marshal(args)
+		if err != nil {
+			return err
+		}
+		m.Data = b
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		m.Header.Set(headerWait, time.Until(deadline).String())
+	} else {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, adminTimeout)
+		defer cancel()
+	}
+	reply, err := a.conn.RequestMsgWithContext(ctx, m)
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return &UnreachableError{Node: id, Err: err}
+	case err != nil:
+		return fmt.Errorf("ask %s: %w", id, err)
+	}
+	var answer adminAnswer
+	if err := json.Unmarshal(reply.Data, &answer); err != nil {
+		return fmt.Errorf("the answer of %s is not understood: %w", id, err)
+	}
+	if err := answer.err(); err != nil {
+		return err
+	}
+	if result != nil && len(answer.Result) > 0 {
+		if err := json.Unmarshal(answer.Result, result); err != nil {
+			return fmt.Errorf("the answer of %s is not understood: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// Status asks one node for its status.
+func (a *Admin) Status(ctx context.Context, id raft.NodeID) (Status, error) {
+	var status Status
+	reply, err := a.conn.RequestWithContext(ctx, fmt.Sprintf("%s.%s.node.%s.status", a.prefix, a.cluster, id), nil)
+	if err != nil {
+		return status, fmt.Errorf("ask %s for its status: %w", id, err)
+	}
+	if err := json.Unmarshal(reply.Data, &status); err != nil {
+		return status, fmt.Errorf("the status of %s is not understood: %w", id, err)
+	}
+	return status, nil
+}
+
+// Leader finds out who leads: the first node that says so of itself. It asks all nodes until one does or the context ends.
+func (a *Admin) Leader(ctx context.Context) (raft.NodeID, error) {
+	inbox := a.conn.NewInbox()
+	answers, err := a.conn.SubscribeSync(inbox)
+	if err != nil {
+		return "", fmt.Errorf("ask for the leader: %w", err)
+	}
+	defer func() { _ = answers.Unsubscribe() }()
+	for {
+		if err := a.conn.PublishRequest(fmt.Sprintf("%s.%s.status", a.prefix, a.cluster), inbox, nil); err != nil {
+			return "", fmt.Errorf("ask for the leader: %w", err)
+		}
+		round, cancel := context.WithTimeout(ctx, 250*time.Millisecond)
+		for {
+			m, err := answers.NextMsgWithContext(round)
+			if err != nil {
+				break
+			}
+			var status Status
+			if json.Unmarshal(m.Data, &status) == nil && status.Serving {
+				cancel()
+				return status.ID, nil
+			}
+		}
+		<-round.Done() // nobody subscribes: the answer is there at once, and asking faster does not help
+		cancel()
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("no node of cluster %s says that it leads: %w", a.cluster, ctx.Err())
+		}
+	}
+}
+
+// Membership returns the leader's configuration.
+func (a *Admin) Membership(ctx context.Context) (Membership, error) {
+	var m Membership
+	return m, a.leaderCall(ctx, "members", nil, &m)
+}
+
+// ChangeMembership is Node.ChangeMembership.
+func (a *Admin) ChangeMembership(ctx context.Context, change MembershipChange) (raft.LogID, error) {
+	var id raft.LogID
+	return id, a.leaderCall(ctx, "membership", change, &id)
+}
+
+// TransferLeadership is Node.TransferLeadership.
+func (a *Admin) TransferLeadership(ctx context.Context, to raft.NodeID) error {
+	return a.leaderCall(ctx, "transfer", transferArgs{To: to}, nil)
+}
+
+func (a *Admin) leaderCall(ctx context.Context, op string, args, result any) error {
+	leader, err := a.Leader(ctx)
+	if err != nil {
+		return err
+	}
+	return a.call(ctx, leader, op, args, result)
+}

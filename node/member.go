@@ -1,0 +1,255 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"quorate/node/raft"
+	"quorate/transport"
+)
+
+// MembershipChange is the membership that somebody wants, whole.
+type MembershipChange struct {
+	// Voters and Learners wanted. A member in neither is removed.
+	Voters   []raft.NodeID `json:"voters"`
+	Learners []raft.NodeID `json:"learners,omitempty"`
+	// If, when not nil, is the log id of the membership that the caller saw (Membership.ID): the change is made only if that one is
+	// still in force, through all its steps.
+	If *raft.LogID `json:"if,omitempty"`
+	// Force leaves out the checks that new voters are caught up, and that a majority of them answers now. It can cost the cluster its
+	// quorum.
+	Force bool `json:"force,omitempty"`
+}
+
+// Membership is the configuration in force on a node.
+type Membership struct {
+	// ID is the log id of its entry, or zero for the genesis.
+	ID       raft.LogID    `json:"id"`
+	Voters   []raft.NodeID `json:"voters"`
+	Learners []raft.NodeID `json:"learners,omitempty"`
+	// Outgoing are the voters of the set that a change under way replaces; empty otherwise.
+	Outgoing []raft.NodeID `json:"outgoing,omitempty"`
+}
+
+// Membership returns the configuration in force here. It does not block.
+func (n *Node) Membership() Membership {
+	s := n.watch.state.Load()
+	m := Membership{ID: s.membershipID}
+	if s.membership == nil {
+		return m
+	}
+	for _, member := range s.membership.Members {
+		if member.Voter {
+			m.Voters = append(m.Voters, member.ID)
+		}
+		if member.Outgoing {
+			m.Outgoing = append(m.Outgoing, member.ID)
+		}
+		if member.Learner() {
+			m.Learners = append(m.Learners, member.ID)
+		}
+	}
+	return m
+}
+
+// ChangeMembership brings the cluster from any set of members to any other: it adds new members as learners, waits until those that are to
+// vote have caught up, changes the voters by joint consensus, and returns the log id of the final configuration when that is committed.
+// Writes go on meanwhile. A node that does not lead hands it on to the leader.
+//
+// A new member must be running: started with Config.Join, on an empty directory.
+//
+// Errors: *raft.ChangedError, raft.ErrChangePending, *raft.NotCaughtUpError, *raft.QuorumAtRiskError, *raft.ReplacedError,
+// *UnreachableError, *NotLeaderError; when the context ends half-way, what is reached stays, and the same call goes on from there.
+func (n *Node) ChangeMembership(ctx context.Context, change MembershipChange) (raft.LogID, error) {
+	var id raft.LogID
+	err := n.onLeader(ctx, "membership", change, &id, func() (err error) {
+		id, err = n.changeMembership(ctx, change)
+		return err
+	})
+	if err != nil {
+		return id, fmt.Errorf("change membership: %w", err)
+	}
+	return id, nil
+}
+
+// AddLearner adds a member that gets the log but does not vote, and returns when that is committed; it does not wait until the new
+// member has caught up.
+func (n *Node) AddLearner(ctx context.Context, id raft.NodeID) (raft.LogID, error) {
+	m := n.Membership()
+	return n.ChangeMembership(ctx, MembershipChange{Voters: m.Voters, Learners: append(m.Learners, id), If: &m.ID})
+}
+
+// UnreachableError says that a node that is to be added does not answer.
+type UnreachableError struct {
+	Node raft.NodeID
+	Err  error
+}
+
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("%s does not answer (%v): start it first, on an empty directory, as a node that joins (quorate serve --join)", e.Node, e.Err)
+}
+
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// changeMembership does it on the leader.
+func (n *Node) changeMembership(ctx context.Context, change MembershipChange) (raft.LogID, error) {
+	current, err := inCore(ctx, n, func(c *raftCore) (raft.MembershipAt, error) {
+		if c.engine.Role() != raft.Leader {
+			return raft.MembershipAt{}, c.typed(raft.ErrNotLeading)
+		}
+		return c.engine.MembershipAt(), nil
+	})
+	if err != nil {
+		return raft.LogID{}, err
+	}
+	if change.If != nil && *change.If != current.ID {
+		return raft.LogID{}, &raft.ChangedError{Current: current.ID}
+	}
+	if len(change.Voters) == 0 {
+		return raft.LogID{}, fmt.Errorf("%w: a cluster without voters decides nothing", ErrConfig)
+	}
+	wanted := raft.Change{If: &current.ID, Force: change.Force}
+	var fresh []raft.Peer
+	find := func(ids []raft.NodeID) (peers []raft.Peer, err error) {
+		for _, id := range ids {
+			member, ok := current.Membership.Find(id)
+			if !ok {
+				if member.Peer, err = n.meet(ctx, id); err != nil {
+					return nil, err
+				}
+				fresh = append(fresh, member.Peer)
+			}
+			peers = append(peers, member.Peer)
+		}
+		return peers, nil
+	}
+	if wanted.Voters, err = find(change.Voters); err != nil {
+		return raft.LogID{}, err
+	}
+	freshVoters := slices.Clone(fresh)
+	if wanted.Learners, err = find(change.Learners); err != nil {
+		return raft.LogID{}, err
+	}
+	if len(freshVoters) > 0 && !change.Force {
+		// They learn first, and vote when they have caught up: nothing waits for them meanwhile.
+		learn := raft.Change{
+			Voters: current.Membership.Voters(), Learners: append(current.Membership.Learners(), freshVoters...), If: &current.ID,
+		}
+		id, err := n.appendChange(ctx, learn)
+		if err != nil {
+			return id, err
+		}
+		wanted.If = &id
+	}
+	return n.promote(ctx, wanted)
+}
+
+// promote makes the change when its new voters have caught up, and returns when it is committed and no longer joint.
+func (n *Node) promote(ctx context.Context, wanted raft.Change) (raft.LogID, error) {
+	retry := time.NewTicker(n.cfg.HeartbeatInterval)
+	defer retry.Stop()
+	for {
+		id, err := n.appendChange(ctx, wanted)
+		var behind *raft.NotCaughtUpError
+		if !errors.As(err, &behind) {
+			if err != nil {
+				return id, err
+			}
+			return n.settled(ctx, id)
+		}
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+			return raft.LogID{}, fmt.Errorf("%w: %w", err, ctx.Err())
+		}
+	}
+}
+
+// settled waits until the configuration that a change led to is committed. The joint one is ended by the leader itself.
+func (n *Node) settled(ctx context.Context, id raft.LogID) (raft.LogID, error) {
+	status, err := n.waitState(ctx, func(s *coreState) bool {
+		return s.membershipID.Index >= id.Index && s.membershipID.Index <= s.committed && !s.membership.Joint()
+	})
+	if err != nil {
+		return id, fmt.Errorf("%w: the change is under way and will be finished: %w", ErrUnknownOutcome, err)
+	}
+	return status.membershipID, nil
+}
+
+// appendChange appends one configuration and returns when it is committed and applied.
+func (n *Node) appendChange(ctx context.Context, change raft.Change) (raft.LogID, error) {
+	p := newPending(raft.Entry{})
+	id, err := inCore(ctx, n, func(c *raftCore) (raft.LogID, error) {
+		id, err := c.engine.ChangeMembership(time.Now(), change)
+		if err != nil {
+			return id, c.typed(err)
+		}
+		if id.Index <= c.engine.Commit() {
+			p.resolve(Result{ID: id}, nil) // it is in force already
+			return id, nil
+		}
+		p.id = id
+		c.proposals.add(p)
+		return id, nil
+	})
+	if err != nil {
+		return id, err
+	}
+	_, err = n.await(ctx, p)
+	return id, err
+}
+
+// meet finds out which directory a new member has, and sees that it knows the cluster.
+func (n *Node) meet(ctx context.Context, id raft.NodeID) (raft.Peer, error) {
+	if !token.MatchString(string(id)) {
+		return raft.Peer{}, fmt.Errorf("%w: node id %q must be 1 to 64 letters, digits, '-' or '_'", ErrConfig, id)
+	}
+	const patience = 3 * time.Second // for a node that is just starting
+	begun := time.Now()
+	retry := time.NewTicker(100 * time.Millisecond)
+	defer retry.Stop()
+	answer := n.call(ctx, raft.Peer{ID: id}, &transport.HelloRequest{Cluster: n.cfg.Cluster})
+	for errors.Is(answer.Err, transport.ErrNoResponders) && time.Since(begun) < patience && ctx.Err() == nil {
+		<-retry.C
+		answer = n.call(ctx, raft.Peer{ID: id}, &transport.HelloRequest{Cluster: n.cfg.Cluster})
+	}
+	hello, ok := answer.Response.(*transport.HelloResponse)
+	if answer.Err != nil || !ok {
+		return raft.Peer{}, &UnreachableError{Node: id, Err: answer.Err}
+	}
+	genesis := n.gather.known()
+	if hello.Genesis != nil {
+		if !hello.Genesis.Equal(*genesis) {
+			return raft.Peer{}, fmt.Errorf("%s belongs to another cluster (id %s): give it an empty directory", id, hello.Genesis.ClusterID())
+		}
+		return hello.From, nil
+	}
+	if room := uint64(max(0, hello.MaxPayloadBytes)); room < genesis.MaxEntryBytes+entryEnvelope {
+		return raft.Peer{}, fmt.Errorf("the NATS server of %s takes messages of %d bytes, but the cluster's largest entry needs %d: raise its max_payload",
+			id, room, genesis.MaxEntryBytes+entryEnvelope)
+	}
+	answer = n.call(ctx, raft.Peer{ID: id}, &transport.AdoptRequest{Genesis: *genesis})
+	adopted, ok := answer.Response.(*transport.AdoptResponse)
+	switch {
+	case answer.Err != nil || !ok:
+		return raft.Peer{}, &UnreachableError{Node: id, Err: answer.Err}
+	case adopted.Refusal != "":
+		return raft.Peer{}, fmt.Errorf("%s cannot join: %s", id, adopted.Refusal)
+	}
+	return adopted.From, nil
+}
+
+// call is a call that waits.
+func (n *Node) call(ctx context.Context, to raft.Peer, req transport.Request) transport.Answer {
+	answers := make(chan transport.Answer, 1)
+	n.links.transport.Call(to, req, 2*time.Second, func(a transport.Answer) { answers <- a })
+	select {
+	case a := <-answers:
+		return a
+	case <-ctx.Done():
+		return transport.Answer{Err: ctx.Err()}
+	}
+}

@@ -1,0 +1,378 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"quorate/node"
+	"quorate/node/raft"
+)
+
+// writer proposes numbered commands in a session until it is stopped, and returns those that were acknowledged.
+func (c *cluster) writer(at *node.Node) (stop func() []string) {
+	c.t.Helper()
+	session, err := at.OpenSession(within(c.t, 20*time.Second))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	var done []string
+	group.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			command := fmt.Sprintf("w%d", i)
+			if _, err := session.Propose(ctx, []byte(command)); err == nil {
+				done = append(done, command)
+			} else if ctx.Err() == nil {
+				c.t.Errorf("%s: %v", command, err)
+			}
+		}
+	})
+	var once sync.Once
+	stop = func() []string {
+		once.Do(func() { cancel(); group.Wait() })
+		return done
+	}
+	c.t.Cleanup(func() { stop() })
+	return stop
+}
+
+// holds checks that a node applied all commands exactly once, in order.
+func (c *cluster) holds(id raft.NodeID, want []string) {
+	c.t.Helper()
+	var got []string
+	waitFor(c.t, fmt.Sprintf("%s to apply %d commands", id, len(want)), func() bool {
+		got = c.states[id].seen()
+		return len(want) == 0 || slices.Contains(got, want[len(want)-1])
+	})
+	seen := map[string]int{}
+	for _, command := range got {
+		seen[command]++
+	}
+	for _, command := range want {
+		if seen[command] != 1 {
+			c.t.Fatalf("%s applied %s %d times", id, command, seen[command])
+		}
+	}
+}
+
+func voters(n *node.Node) string { return fmt.Sprint(n.Membership().Voters) }
+
+func TestMembersAreAddedReplacedAndRemovedUnderLoad(t *testing.T) {
+	c := newCluster(t, "n1")
+	c.start("n1")
+	stop := c.writer(c.nodes["n1"])
+	c.join("n2", "n3", "n4")
+	ctx := within(t, 60*time.Second)
+
+	// One to three: the new ones learn first.
+	if _, err := c.nodes["n1"].ChangeMembership(ctx, node.MembershipChange{Voters: []raft.NodeID{"n1", "n2", "n3"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := voters(c.leader()); got != "[n1 n2 n3]" {
+		t.Fatal(got)
+	}
+	// Replace n2 by n4, asked of a follower.
+	if _, err := c.nodes["n3"].ChangeMembership(ctx, node.MembershipChange{Voters: []raft.NodeID{"n1", "n3", "n4"}}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "n2 to hear that it was removed", func() bool {
+		s := c.nodes["n2"].Status()
+		return s.Removed && strings.Contains(strings.Join(s.Warnings, " "), "removed")
+	})
+	// The leader removes itself, and stays as a learner; another leads.
+	leader := c.leader().Config().ID
+	var others []raft.NodeID
+	for _, id := range []raft.NodeID{"n1", "n3", "n4"} {
+		if id != leader {
+			others = append(others, id)
+		}
+	}
+	if _, err := c.leader().ChangeMembership(ctx, node.MembershipChange{Voters: others, Learners: []raft.NodeID{leader}}); err != nil {
+		t.Fatal(err)
+	}
+	status, err := c.nodes[leader].Wait(ctx, func(s node.Status) bool { return s.Role == node.RoleLearner && s.Leader != "" && s.Leader != leader })
+	if err != nil {
+		t.Fatal(err, status)
+	}
+	want := append(stop(), c.propose("last").command())
+	for _, id := range []raft.NodeID{"n1", "n3", "n4"} {
+		c.holds(id, want)
+	}
+	// A learner restarts as a learner.
+	c.stop(leader)
+	c.start(leader)
+	if _, err := c.nodes[leader].Wait(ctx, func(s node.Status) bool { return s.Role == node.RoleLearner && s.Leader != "" }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestChangesAreConditional(t *testing.T) {
+	c := newCluster(t, "n1")
+	c.start("n1")
+	c.propose("x")
+	c.join("n2")
+	ctx := within(t, 30*time.Second)
+	n := c.nodes["n1"]
+	seen := n.Membership()
+	id, err := n.AddLearner(ctx, "n2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := n.Membership(); got.ID != id || fmt.Sprint(got.Learners) != "[n2]" {
+		t.Fatalf("%+v, want entry %v", got, id)
+	}
+	_, err = n.ChangeMembership(ctx, node.MembershipChange{Voters: []raft.NodeID{"n1", "n2"}, If: &seen.ID})
+	var changed *raft.ChangedError
+	if !errors.As(err, &changed) || changed.Current != id {
+		t.Fatalf("%v", err)
+	}
+	// The same over the wire, from the learner.
+	_, err = c.nodes["n2"].ChangeMembership(ctx, node.MembershipChange{Voters: []raft.NodeID{"n1", "n2"}, If: &seen.ID})
+	if !errors.As(err, &changed) || changed.Current != id {
+		t.Fatalf("%v", err)
+	}
+	if _, err := n.ChangeMembership(ctx, node.MembershipChange{Voters: []raft.NodeID{"n1", "n2"}, If: &id}); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]node.MembershipChange{
+		"nobody votes":   {},
+		"nobody is that": {Voters: []raft.NodeID{"n1", "n2", "n9"}},
+		"no name":        {Voters: []raft.NodeID{"n1", "n2", "n.9"}},
+	} {
+		if _, err := n.ChangeMembership(ctx, change); err == nil {
+			t.Errorf("%s: done", name)
+		}
+	}
+	var unreachable *node.UnreachableError
+	if _, err := n.AddLearner(ctx, "n9"); !errors.As(err, &unreachable) || !strings.Contains(err.Error(), "--join") {
+		t.Error(err)
+	}
+}
+
+func TestAChangeThatWouldLoseTheQuorumIsRefusedUnlessForced(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.start("n1", "n2", "n3")
+	c.propose("x")
+	leader := c.leader()
+	var down raft.NodeID
+	for _, id := range c.members {
+		if id != leader.Config().ID {
+			down = id
+		}
+	}
+	c.stop(down)
+	ctx := within(t, 30*time.Second)
+	change := node.MembershipChange{Voters: []raft.NodeID{leader.Config().ID, down}}
+	if _, err := leader.Wait(ctx, func(s node.Status) bool {
+		return slices.ContainsFunc(s.Members, func(m node.MemberStatus) bool { return m.ID == down && !m.Reachable })
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var risk *raft.QuorumAtRiskError
+	if _, err := leader.ChangeMembership(ctx, change); !errors.As(err, &risk) {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(risk.Silent) != fmt.Sprintf("[%s]", down) {
+		t.Fatal(risk)
+	}
+	// Without the one that is down it can be done.
+	change.Voters = nil
+	for _, id := range c.members {
+		if id != down {
+			change.Voters = append(change.Voters, id)
+		}
+	}
+	if _, err := leader.ChangeMembership(ctx, change); err != nil {
+		t.Fatal(err)
+	}
+	c.propose("y")
+}
+
+func TestTransferOfLeadership(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.start("n1", "n2", "n3")
+	stop := c.writer(c.leader())
+	ctx := within(t, 30*time.Second)
+	for range 5 {
+		old := c.leader().Config().ID
+		to := c.members[(slices.Index(c.members, old)+1)%3]
+		if err := c.nodes[c.members[(slices.Index(c.members, old)+2)%3]].TransferLeadership(ctx, to); err != nil { // asked of a third
+			t.Fatal(err)
+		}
+		if _, err := c.nodes[to].Wait(ctx, func(s node.Status) bool { return s.Serving }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leader := c.leader()
+	var failed *raft.TransferError
+	for _, to := range []raft.NodeID{"n9"} {
+		if err := leader.TransferLeadership(ctx, to); !errors.As(err, &failed) || failed.To != to {
+			t.Errorf("%v", err)
+		}
+	}
+	if err := leader.TransferLeadership(ctx, leader.Config().ID); err != nil {
+		t.Error(err)
+	}
+	want := append(stop(), c.propose("last").command())
+	for _, id := range c.members {
+		c.holds(id, want)
+	}
+}
+
+func TestProposalsAndReadsAtFollowers(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.start("n1", "n2", "n3")
+	c.leader()
+	ctx := within(t, 30*time.Second)
+	for i := range 30 {
+		id := c.members[i%3]
+		n := c.nodes[id]
+		if _, err := n.WaitLeader(ctx); err != nil {
+			t.Fatal(err)
+		}
+		result, err := n.Propose(ctx, fmt.Appendf(nil, "x%d", i))
+		if err != nil || string(result.Value) != fmt.Sprint(i+1) {
+			t.Fatalf("%s: %q %v", id, result.Value, err)
+		}
+		reader := c.members[(i+1)%3]
+		index, err := c.nodes[reader].ReadIndex(ctx)
+		if err != nil || index < result.ID.Index || len(c.states[reader].seen()) != i+1 {
+			t.Fatalf("%s read at index %d after a write at %d, state has %d of %d (%v)", reader, index, result.ID.Index, len(c.states[reader].seen()), i+1, err)
+		}
+		if result, err := n.Barrier(ctx); err != nil || result.ID.Index <= index-1 {
+			t.Fatalf("barrier %v %v", result, err)
+		}
+		err = n.VerifyLeader(ctx)
+		if leads := n.Status().Role == node.RoleLeader; leads != (err == nil) {
+			t.Fatalf("%s leads: %t, verify: %v", id, leads, err)
+		}
+	}
+}
+
+func TestSessionsCountOnceUnderLeaderChanges(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.start("n1", "n2", "n3")
+	c.leader()
+	stops := []func() []string{}
+	stops = append(stops, c.writer(c.nodes["n1"])) // n1 is never stopped
+	for i := range 4 {
+		id := []raft.NodeID{"n2", "n3"}[i%2]
+		c.stop(id)
+		c.start(id)
+		if _, err := c.nodes[id].WaitLeader(within(t, 20*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := append(stops[0](), c.propose("last").command())
+	if len(want) < 10 {
+		t.Fatalf("only %d writes", len(want))
+	}
+	for _, id := range c.members {
+		c.holds(id, want)
+	}
+}
+
+func TestALostDiskNeitherVotesNorCounts(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.start("n1", "n2", "n3")
+	c.propose("before")
+	c.leader()
+	c.stop("n2")
+	if err := os.RemoveAll(filepath.Join(c.dir, "n2")); err != nil {
+		t.Fatal(err)
+	}
+	c.start("n2")
+	n2 := c.nodes["n2"]
+	delete(c.nodes, "n2")
+	ctx := within(t, 30*time.Second)
+	select {
+	case <-n2.Done():
+	case <-ctx.Done():
+		t.Fatal("it goes on with an empty directory")
+	}
+	if err := n2.Err(); !errors.Is(err, node.ErrDiskLost) || !strings.Contains(err.Error(), "quorate member replace n2") {
+		t.Fatal(err)
+	}
+	// Added again: taken out first, then in with its new directory.
+	c.propose("between")
+	if _, err := c.leader().ChangeMembership(ctx, node.MembershipChange{Voters: []raft.NodeID{"n1", "n3"}}); err != nil {
+		t.Fatal(err)
+	}
+	c.join("n2")
+	if _, err := c.leader().ChangeMembership(ctx, node.MembershipChange{Voters: []raft.NodeID{"n1", "n2", "n3"}}); err != nil {
+		t.Fatal(err)
+	}
+	c.propose("after")
+	c.agree([]string{"before", "between", "after"})
+	// It restarts with what it has, as a voter.
+	c.stop("n2")
+	c.join("n2")
+	if _, err := c.nodes["n2"].Wait(ctx, func(s node.Status) bool { return s.Role == node.RoleFollower && s.Leader != "" }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSwitchesAndTriggers(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.start("n1", "n2", "n3")
+	leader := c.leader()
+	ctx := within(t, 30*time.Second)
+	if stands, err := leader.Elect(ctx); err != nil || stands {
+		t.Fatalf("a leader stands: %t %v", stands, err)
+	}
+	if err := leader.Heartbeat(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for id, n := range c.nodes {
+		if n == leader {
+			continue
+		}
+		var notLeader *node.NotLeaderError
+		if err := n.Heartbeat(ctx); !errors.As(err, &notLeader) {
+			t.Errorf("%s: %v", id, err)
+		}
+		if err := n.Switch(ctx, node.Switches{NoElections: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	term := leader.Status().Term
+	if err := leader.Switch(ctx, node.Switches{NoHeartbeats: true}); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody hears of the leader, and nobody stands: it steps down, since no quorum answers it, and nobody takes its place.
+	if _, err := leader.Wait(ctx, func(s node.Status) bool { return s.Role != node.RoleLeader }); err != nil {
+		t.Fatal(err)
+	}
+	if err := leader.Switch(ctx, node.Switches{NoElections: true}); err != nil {
+		t.Fatal(err)
+	}
+	for id, n := range c.nodes {
+		if s := n.Status(); s.Term > term+1 {
+			t.Errorf("%s is in term %d, was %d", id, s.Term, term)
+		}
+		if stands, err := n.Elect(ctx); err != nil || stands {
+			t.Errorf("%s stands although it must not: %v", id, err)
+		}
+	}
+	for _, n := range c.nodes {
+		if err := n.Switch(ctx, node.Switches{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.propose("x")
+	if err := leader.Reload(ctx, node.Reloadable{ElectionTimeout: time.Millisecond}); !errors.Is(err, node.ErrConfig) {
+		t.Errorf("%v", err)
+	}
+	if err := leader.Reload(ctx, node.Reloadable{HeartbeatInterval: 20 * time.Millisecond}); err != nil {
+		t.Error(err)
+	}
+}

@@ -134,6 +134,14 @@ func (a *adminAnswer) err() error {
 func (n *Node) onLeader(ctx context.Context, op string, args, result any, here func() error) error {
 	err := here()
 	var notLeader *NotLeaderError
+	if errors.As(err, &notLeader) && notLeader.Leader == "" { // an election is under way, or this node has just come
+		patience, cancel := context.WithTimeout(ctx, 2*n.cfg.ElectionTimeout)
+		_, waited := n.WaitLeader(patience)
+		cancel()
+		if waited == nil {
+			err = here()
+		}
+	}
 	if !errors.As(err, &notLeader) || notLeader.Leader == "" || notLeader.Leader == n.cfg.ID || n.cfg.NoForwarding || n.Conn() == nil {
 		return err
 	}

@@ -154,6 +154,9 @@ func TestCleanRemovesWhatACrashLeft(t *testing.T) {
 		put(t, d, "kept", []byte("x"))
 		for _, name := range []string{"part.ABC.tmp", "other"} {
 			file, err := files.Create("/d/"+name, vfs.WriteCategoryUnspecified)
+			if err == nil {
+				_, err = file.Write([]byte("half"))
+			}
 			if err := errors.Join(err, file.Close()); err != nil {
 				t.Fatal(err)
 			}

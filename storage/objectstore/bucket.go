@@ -531,6 +531,9 @@ func (b *Bucket) open(ctx context.Context, create bool) (jetstream.Stream, error
 		}
 		stream, err = b.create(request)
 	}
+	if errors.Is(err, nats.ErrNoResponders) { // nobody answers for JetStream itself
+		err = fmt.Errorf("%w: %w", jetstream.ErrJetStreamNotEnabled, err)
+	}
 	if err != nil {
 		return nil, b.failed(ctx, err)
 	}

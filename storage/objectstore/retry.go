@@ -56,7 +56,7 @@ func (r Retry) read(ctx context.Context, f func() error) error {
 	for try := 0; ; try++ {
 		err := r.do(ctx, f)
 		var damaged *DamagedError
-		if !errors.As(err, &damaged) || try == rereads {
+		if !errors.As(err, &damaged) || try == rereads || r.Patience < 0 {
 			return err
 		}
 		select {

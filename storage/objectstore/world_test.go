@@ -70,7 +70,8 @@ func (s *testServer) stop() {
 
 func (s *testServer) connect() *nats.Conn {
 	s.t.Helper()
-	conn, err := s.server.Connect(nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	conn, err := s.server.Connect(nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // the default prints
 	if err != nil {
 		s.t.Fatal(err)
 	}

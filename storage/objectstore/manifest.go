@@ -1,0 +1,269 @@
+package objectstore
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"quorate/node/raft"
+	"quorate/storage"
+	pb "quorate/storage/objectstore/objectstorepb"
+)
+
+// manifestFormat is what is written. A newer one is refused.
+const manifestFormat = 1
+
+const (
+	// maxManifestBytes bounds what is read into memory: some 600,000 parts, or 10 TB of state.
+	maxManifestBytes = 64 << 20
+	// maxPartRaw is the largest part, before compression.
+	maxPartRaw = 32 << 20
+	// maxPartStored leaves room for what compression adds to what cannot be compressed.
+	maxPartStored = maxPartRaw + maxPartRaw/64
+	maxBlobBytes  = maxManifestBytes
+	maxLayers     = 1024
+	maxSystemKey  = 4 << 10
+)
+
+// Digest is a SHA-256.
+type Digest [sha256.Size]byte
+
+// String returns it in hexadecimal digits.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// Manifest describes one complete snapshot and names its parts. Whoever applies its layers in order has the state.
+type Manifest struct {
+	Cluster raft.ClusterID
+	Meta    storage.SnapshotMeta
+	// Layers follow each other: each one's Since is the Upto of the one before, the first's is zero, the last's Upto is Meta.Last.
+	Layers []Layer
+}
+
+// Layer is a stream of the state machine's: its whole state, or what changed since an earlier one.
+type Layer struct {
+	// Since is the log id of the state that the layer changes. Zero: it is a whole state.
+	Since raft.LogID
+	Upto  raft.LogID
+	// Raw is the size of the stream, in bytes.
+	Raw   uint64
+	Parts []Part
+}
+
+// Part is a piece of a layer's stream, stored as one blob.
+type Part struct {
+	// Digest is that of the bytes stored; it is the blob's name.
+	Digest Digest
+	// Raw and Stored are the sizes before and after compression, in bytes.
+	Raw, Stored uint64
+	// Content is the CRC-32C of the bytes before compression.
+	Content uint32
+}
+
+const (
+	partPrefix     = "part-"
+	manifestPrefix = "manifest-"
+	// nameDigits of a manifest's digest stand in its name: enough to tell damage from the bytes and the name alone.
+	nameDigits = 32
+)
+
+// Name is the name of the part's blob.
+func (p Part) Name() string { return partPrefix + p.Digest.String() }
+
+// Bytes is the size of all streams, in bytes.
+func (m *Manifest) Bytes() uint64 {
+	var n uint64
+	for _, l := range m.Layers {
+		n += l.Raw
+	}
+	return n
+}
+
+// Unique returns the parts in their order, each one once.
+func (m *Manifest) Unique() []Part {
+	var parts []Part
+	seen := make(map[Digest]bool)
+	for _, l := range m.Layers {
+		for _, p := range l.Parts {
+			if !seen[p.Digest] {
+				seen[p.Digest] = true
+				parts = append(parts, p)
+			}
+		}
+	}
+	return parts
+}
+
+// reference returns the reference to a manifest, given its bytes.
+func (m *Manifest) reference(encoded []byte) storage.SnapshotRef {
+	digest := sha256.Sum256(encoded)
+	return storage.SnapshotRef{
+		Name: fmt.Sprintf("%s%020d-%020d-%s", manifestPrefix, m.Meta.Last.Index, m.Meta.Last.Term, hex.EncodeToString(digest[:])[:nameDigits]),
+
+		Digest: digest, Last: m.Meta.Last, Bytes: m.Bytes(),
+	}
+}
+
+func isManifest(name string) bool { return strings.HasPrefix(name, manifestPrefix) }
+
+// partDigest returns the digest in a part's name.
+func partDigest(name string) (Digest, bool) {
+	text, ok := strings.CutPrefix(name, partPrefix)
+	if !ok || len(text) != 2*sha256.Size {
+		return Digest{}, false
+	}
+	var d Digest
+	_, err := hex.Decode(d[:], []byte(text))
+	return d, err == nil && d.String() == text
+}
+
+// EncodeManifest encodes a manifest. The same manifest always has the same bytes.
+func EncodeManifest(m *Manifest) ([]byte, error) {
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("encode a manifest: %w", err)
+	}
+	membership, err := storage.EncodeMembership(m.Meta.Membership)
+	if err != nil {
+		return nil, fmt.Errorf("encode a manifest: %w", err)
+	}
+	out := &pb.Manifest{
+		Format: manifestFormat, Cluster: m.Cluster[:], Last: encodeLogID(m.Meta.Last),
+		Membership: membership, MembershipId: encodeLogID(m.Meta.MembershipID),
+		System: make([]*pb.SystemRecord, 0, len(m.Meta.System)), Layers: make([]*pb.Layer, 0, len(m.Layers)),
+	}
+	for _, r := range m.Meta.System {
+		out.System = append(out.System, &pb.SystemRecord{Key: r.Key, Value: r.Value})
+	}
+	for _, l := range m.Layers {
+		layer := &pb.Layer{Since: encodeLogID(l.Since), Upto: encodeLogID(l.Upto), Raw: l.Raw, Parts: make([]*pb.Part, 0, len(l.Parts))}
+		for i := range l.Parts {
+			p := &l.Parts[i]
+			layer.Parts = append(layer.Parts, &pb.Part{Digest: p.Digest[:], Raw: p.Raw, Stored: p.Stored, Content: p.Content})
+		}
+		out.Layers = append(out.Layers, layer)
+	}
+	b, err := out.MarshalVT()
+	if err == nil && len(b) > maxManifestBytes {
+		err = fmt.Errorf("%d bytes are more than the %d that are read", len(b), maxManifestBytes)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encode a manifest: %w", err)
+	}
+	return b, nil
+}
+
+// DecodeManifest decodes a manifest and checks it. Errors wrap storage.ErrCorrupt.
+func DecodeManifest(b []byte) (*Manifest, error) {
+	m, err := decodeManifest(b)
+	if err != nil {
+		return nil, fmt.Errorf("manifest: %w: %w", storage.ErrCorrupt, err)
+	}
+	return m, nil
+}
+
+func decodeManifest(b []byte) (*Manifest, error) {
+	if len(b) > maxManifestBytes {
+		return nil, fmt.Errorf("%d bytes", len(b))
+	}
+	var in pb.Manifest
+	if err := in.UnmarshalVT(b); err != nil {
+		return nil, err
+	}
+	if in.Format != manifestFormat {
+		return nil, fmt.Errorf("format %d is not known here: it was written by a newer version of Quorate, or is damaged", in.Format)
+	}
+	m := &Manifest{Meta: storage.SnapshotMeta{Last: decodeLogID(in.Last), MembershipID: decodeLogID(in.MembershipId)}}
+	if copy(m.Cluster[:], in.Cluster) != len(m.Cluster) || len(in.Cluster) != len(m.Cluster) {
+		return nil, fmt.Errorf("a cluster id of %d bytes", len(in.Cluster))
+	}
+	var err error
+	if m.Meta.Membership, err = storage.DecodeMembership(in.Membership); err != nil {
+		return nil, err
+	}
+	for _, r := range in.System {
+		m.Meta.System = append(m.Meta.System, storage.SystemRecord{Key: r.Key, Value: bytes.Clone(r.Value)})
+	}
+	for _, l := range in.Layers {
+		layer := Layer{Since: decodeLogID(l.Since), Upto: decodeLogID(l.Upto), Raw: l.Raw}
+		if len(l.Parts) > 0 {
+			layer.Parts = make([]Part, len(l.Parts))
+		}
+		for i, p := range l.Parts {
+			if len(p.Digest) != sha256.Size {
+				return nil, fmt.Errorf("a digest of %d bytes", len(p.Digest))
+			}
+			layer.Parts[i] = Part{Digest: Digest(p.Digest), Raw: p.Raw, Stored: p.Stored, Content: p.Content}
+		}
+		m.Layers = append(m.Layers, layer)
+	}
+	return m, m.check()
+}
+
+// check is made when a manifest is written and when it is read: what is written must not be refused later.
+func (m *Manifest) check() error {
+	if err := checkLogID(m.Meta.Last); err != nil || m.Meta.Last.Index == 0 {
+		return fmt.Errorf("its last log id %v is out of bounds", m.Meta.Last)
+	}
+	if err := checkLogID(m.Meta.MembershipID); err != nil || m.Meta.MembershipID.Index > m.Meta.Last.Index {
+		return fmt.Errorf("the membership's log id %v is out of bounds", m.Meta.MembershipID)
+	}
+	for _, r := range m.Meta.System {
+		if r.Key == "" || len(r.Key) > maxSystemKey {
+			return fmt.Errorf("a system record's key of %d bytes", len(r.Key))
+		}
+	}
+	if len(m.Layers) == 0 || len(m.Layers) > maxLayers {
+		return fmt.Errorf("%d layers", len(m.Layers))
+	}
+	parts := make(map[Digest]Part)
+	var upto raft.LogID
+	for i, l := range m.Layers {
+		if l.Since != upto {
+			return fmt.Errorf("layer %d changes the state at %v, and the layers before it lead to %v", i, l.Since, upto)
+		}
+		if err := checkLogID(l.Upto); err != nil || l.Upto.Index <= l.Since.Index || l.Upto.Term < l.Since.Term {
+			return fmt.Errorf("layer %d goes from %v to %v", i, l.Since, l.Upto)
+		}
+		if err := l.checkParts(parts); err != nil {
+			return fmt.Errorf("layer %d: %w", i, err)
+		}
+		upto = l.Upto
+	}
+	if upto != m.Meta.Last {
+		return fmt.Errorf("its layers lead to %v, not to %v", upto, m.Meta.Last)
+	}
+	return nil
+}
+
+func (l *Layer) checkParts(known map[Digest]Part) error {
+	var raw uint64
+	for i, p := range l.Parts {
+		if p.Raw == 0 || p.Raw > maxPartRaw || p.Stored == 0 || p.Stored > maxPartStored {
+			return fmt.Errorf("part %d of %d bytes, %d stored", i, p.Raw, p.Stored)
+		}
+		if same, ok := known[p.Digest]; ok && same != p {
+			return fmt.Errorf("part %d is described in two ways", i)
+		}
+		known[p.Digest] = p
+		raw += p.Raw
+	}
+	if raw != l.Raw {
+		return fmt.Errorf("its parts have %d bytes, not %d", raw, l.Raw)
+	}
+	return nil
+}
+
+func checkLogID(id raft.LogID) error {
+	if id.Term > storage.MaxIndex || id.Index > storage.MaxIndex || (id.Term == 0) != (id.Index == 0) {
+		return errors.New("out of bounds")
+	}
+	return nil
+}
+
+func encodeLogID(id raft.LogID) *pb.LogID { return &pb.LogID{Term: id.Term, Index: id.Index} }
+
+func decodeLogID(id *pb.LogID) raft.LogID {
+	return raft.LogID{Term: id.GetTerm(), Index: id.GetIndex()}
+}

@@ -1,0 +1,91 @@
+package objectstore
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"testing"
+
+	"quorate/node/raft"
+	"quorate/storage"
+)
+
+func testManifest() *Manifest {
+	p := []Part{{Digest: Digest{1}, Raw: 10, Stored: 5, Content: 9}, {Digest: Digest{2}, Raw: 7, Stored: 8}}
+	return &Manifest{
+		Cluster: clusterA, Meta: testMeta(20),
+		Layers: []Layer{
+			{Upto: raft.LogID{Term: 2, Index: 10}, Raw: 27, Parts: []Part{p[0], p[1], p[0]}},
+			{Since: raft.LogID{Term: 2, Index: 10}, Upto: raft.LogID{Term: 3, Index: 20}, Raw: 7, Parts: p[1:]},
+		},
+	}
+}
+
+func TestManifestRoundTrip(t *testing.T) {
+	m := testManifest()
+	encoded, err := EncodeManifest(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeManifest(encoded)
+	if err != nil || !reflect.DeepEqual(got, m) {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if m.Bytes() != 34 || len(m.Unique()) != 2 {
+		t.Fatalf("%d bytes, %d parts", m.Bytes(), len(m.Unique()))
+	}
+}
+
+func TestManifestIsChecked(t *testing.T) {
+	for name, change := range map[string]func(*Manifest){
+		"no last":          func(m *Manifest) { m.Meta.Last = raft.LogID{} },
+		"no membership":    func(m *Manifest) { m.Meta.Membership = nil },
+		"later membership": func(m *Manifest) { m.Meta.MembershipID.Index = 21 },
+		"no layer":         func(m *Manifest) { m.Layers = nil },
+		"a gap":            func(m *Manifest) { m.Layers[1].Since.Index = 11 },
+		"backwards":        func(m *Manifest) { m.Layers[0].Upto = raft.LogID{} },
+		"first is partial": func(m *Manifest) { m.Layers = m.Layers[1:] },
+		"short":            func(m *Manifest) { m.Layers = m.Layers[:1] },
+		"wrong sum":        func(m *Manifest) { m.Layers[0].Raw++ },
+		"empty part":       func(m *Manifest) { m.Layers[0].Parts[0].Raw = 0 },
+		"huge part":        func(m *Manifest) { m.Layers[0].Parts[0].Stored = 1 << 40 },
+		"two descriptions": func(m *Manifest) { m.Layers[0].Parts[2].Content++ },
+		"nameless record":  func(m *Manifest) { m.Meta.System[0].Key = "" },
+	} {
+		m := testManifest()
+		change(m)
+		if _, err := EncodeManifest(m); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+func FuzzDecodeManifest(f *testing.F) {
+	encoded, err := EncodeManifest(testManifest())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(encoded)
+	f.Add(encoded[:len(encoded)/2])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := DecodeManifest(b)
+		if err != nil {
+			if !errors.Is(err, storage.ErrCorrupt) {
+				t.Fatalf("not ErrCorrupt: %v", err)
+			}
+			return
+		}
+		again, err := EncodeManifest(m)
+		if err != nil {
+			t.Fatalf("what was read cannot be written: %v", err)
+		}
+		same, err := DecodeManifest(again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if third, err := EncodeManifest(same); err != nil || !bytes.Equal(third, again) {
+			t.Fatalf("not the same bytes again: %v", err)
+		}
+	})
+}

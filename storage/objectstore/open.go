@@ -1,0 +1,134 @@
+package objectstore
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"quorate/storage"
+)
+
+// Open reads a manifest and verifies it against its reference. One that is missing or damaged gives a *DamagedError.
+func Open(ctx context.Context, blobs Blobs, ref storage.SnapshotRef) (*Manifest, error) {
+	m, _, err := open(ctx, blobs, ref)
+	return m, err
+}
+
+// open also returns the manifest's bytes.
+func open(ctx context.Context, blobs Blobs, ref storage.SnapshotRef) (*Manifest, []byte, error) {
+	encoded, err := readManifest(ctx, blobs, ref.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if sha256.Sum256(encoded) != ref.Digest {
+		return nil, nil, &DamagedError{Part: ref.Name, Reason: "it does not have the digest that its reference says"}
+	}
+	m, err := DecodeManifest(encoded)
+	if err != nil {
+		return nil, nil, &DamagedError{Part: ref.Name, Reason: "it cannot be read", Err: err}
+	}
+	if m.reference(encoded) != ref {
+		return nil, nil, &DamagedError{Part: ref.Name, Reason: "it does not fit its reference"}
+	}
+	return m, encoded, nil
+}
+
+func readManifest(ctx context.Context, blobs Blobs, name string) ([]byte, error) {
+	if !isManifest(name) {
+		return nil, &DamagedError{Part: name, Reason: "it is not the name of a manifest"}
+	}
+	r, err := blobs.Get(ctx, name)
+	if err != nil {
+		return nil, asDamage(name, err)
+	}
+	encoded, err := io.ReadAll(io.LimitReader(r, maxManifestBytes+1))
+	if err = errors.Join(err, r.Close()); err != nil {
+		return nil, asDamage(name, err)
+	}
+	return encoded, nil
+}
+
+// asDamage turns errors into damage that say that something is not there.
+func asDamage(name string, err error) error {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return &DamagedError{Part: name, Reason: "it is missing", Err: err}
+	case errors.Is(err, ErrIncomplete), errors.Is(err, io.ErrUnexpectedEOF):
+		return &DamagedError{Part: name, Reason: "a piece of it is missing", Err: err}
+	}
+	return err
+}
+
+// parseManifest decodes a manifest that is known by its name only, which has a part of its digest.
+func parseManifest(name string, encoded []byte) (*Manifest, storage.SnapshotRef, error) {
+	digest := sha256.Sum256(encoded)
+	if !strings.HasSuffix(name, "-"+hex.EncodeToString(digest[:])[:nameDigits]) {
+		return nil, storage.SnapshotRef{}, &DamagedError{Part: name, Reason: "it does not have the digest in its name"}
+	}
+	m, err := DecodeManifest(encoded)
+	if err != nil {
+		return nil, storage.SnapshotRef{}, &DamagedError{Part: name, Reason: "it cannot be read", Err: err}
+	}
+	ref := m.reference(encoded)
+	if ref.Name != name {
+		return nil, storage.SnapshotRef{}, &DamagedError{Part: name, Reason: "it describes " + ref.Name}
+	}
+	return m, ref, nil
+}
+
+// List returns references to the snapshots that have a manifest, newest first. Damaged manifests are not among them; they are reported
+// beside. Parts are not looked at: see Verify.
+func List(ctx context.Context, blobs Blobs) (refs []storage.SnapshotRef, damaged []*DamagedError, err error) {
+	all, err := blobs.List(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, blob := range all {
+		if !isManifest(blob.Name) {
+			continue
+		}
+		encoded, err := readManifest(ctx, blobs, blob.Name)
+		var ref storage.SnapshotRef
+		if err == nil {
+			_, ref, err = parseManifest(blob.Name, encoded)
+		}
+		var damage *DamagedError
+		switch {
+		case err == nil:
+			refs = append(refs, ref)
+		case errors.As(err, &damage):
+			damaged = append(damaged, damage)
+		default:
+			return nil, nil, err
+		}
+	}
+	slices.SortFunc(refs, func(a, b storage.SnapshotRef) int {
+		if c := b.Last.Compare(a.Last); c != 0 {
+			return c
+		}
+		return bytes.Compare(a.Digest[:], b.Digest[:])
+	})
+	return refs, damaged, nil
+}
+
+// Newest returns the newest snapshot, or ErrNotFound. A damaged manifest is passed over.
+func Newest(ctx context.Context, blobs Blobs) (storage.SnapshotRef, error) {
+	refs, damaged, err := List(ctx, blobs)
+	if err != nil {
+		return storage.SnapshotRef{}, err
+	}
+	if len(refs) == 0 {
+		err := fmt.Errorf("the newest snapshot: %w", ErrNotFound)
+		for _, d := range damaged {
+			err = errors.Join(err, d)
+		}
+		return storage.SnapshotRef{}, err
+	}
+	return refs[0], nil
+}

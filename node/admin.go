@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"quorate/node/raft"
+	"quorate/storage"
 )
 
 // Operators' calls travel as JSON on `<prefix>.<cluster>.node.<id>.<op>`. A node that does not lead hands on to the leader what only
@@ -219,7 +220,8 @@ var adminOps = map[string]func(ctx context.Context, n *Node, args []byte) (any, 
 		}
 		return nil, n.transfer(ctx, to.To)
 	},
-	"members": func(_ context.Context, n *Node, _ []byte) (any, error) { return n.Membership(), nil },
+	"snapshot": func(ctx context.Context, n *Node, _ []byte) (any, error) { return n.snapshotHere(ctx) },
+	"members":  func(_ context.Context, n *Node, _ []byte) (any, error) { return n.Membership(), nil },
 	"elect": func(ctx context.Context, n *Node, _ []byte) (any, error) {
 		stands, err := n.Elect(ctx)
 		return map[string]bool{"stands": stands}, err
@@ -342,6 +344,12 @@ func (a *Admin) Membership(ctx context.Context) (Membership, error) {
 func (a *Admin) ChangeMembership(ctx context.Context, change MembershipChange) (raft.LogID, error) {
 	var id raft.LogID
 	return id, a.leaderCall(ctx, "membership", change, &id)
+}
+
+// Snapshot is Node.Snapshot.
+func (a *Admin) Snapshot(ctx context.Context) (storage.SnapshotRef, error) {
+	var ref storage.SnapshotRef
+	return ref, a.leaderCall(ctx, "snapshot", nil, &ref)
 }
 
 // TransferLeadership is Node.TransferLeadership.

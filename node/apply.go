@@ -104,6 +104,7 @@ collect:
 				return 0, err
 			}
 			batch.System = append(batch.System, record)
+			c.appliedMembership = raft.MembershipAt{ID: entry.ID, Membership: entry.Membership}
 			answer(entry, answered{})
 		default:
 			// To skip it would let this node differ from the others for ever.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 type journal struct {
 	mu       sync.Mutex
 	commands []string
+	restored int // how often a snapshot was restored
 	fault    func(command string) error // what Apply does instead, if it returns an error
 }
 
@@ -40,9 +42,27 @@ func (j *journal) Apply(batch node.Batch) ([][]byte, error) {
 	return results, nil
 }
 
-func (j *journal) Snapshot() (node.Snapshot, error) { return nil, errors.New("not in this test") }
-func (j *journal) Restore(context.Context, node.SnapshotMeta, io.Reader) error {
-	return errors.New("not in this test")
+// journalView is a snapshot: the commands, one a line.
+type journalView []string
+
+func (v journalView) WriteTo(_ context.Context, w io.Writer) error {
+	_, err := io.WriteString(w, strings.Join(v, "\n"))
+	return err
+}
+func (v journalView) Close() error { return nil }
+
+func (j *journal) Snapshot() (node.Snapshot, error) { return journalView(j.seen()), nil }
+
+func (j *journal) Restore(_ context.Context, _ node.SnapshotMeta, r io.Reader) error {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.commands = strings.Split(string(b), "\n")
+	j.restored++
+	return nil
 }
 func (j *journal) Close() error { return nil }
 
@@ -71,9 +91,24 @@ func newCluster(t *testing.T, members ...raft.NodeID) *cluster {
 	return c
 }
 
+// newStoringCluster is newCluster with JetStream, and snapshots every few entries.
+func newStoringCluster(t *testing.T, members ...raft.NodeID) *cluster {
+	t.Helper()
+	c := &cluster{t: t, dir: t.TempDir(), members: members, nodes: map[raft.NodeID]*node.Node{}, states: map[raft.NodeID]*journal{}}
+	c.server = startNATSAt(t, -1, t.TempDir())
+	c.tune = func(cfg *node.Config) { cfg.SnapshotEntries, cfg.KeepEntries = 50, 10 }
+	return c
+}
+
 func startNATS(t *testing.T, port int) *embednats.Server {
 	t.Helper()
-	server, err := embednats.Start(embednats.Options{Host: "127.0.0.1", Port: port, Logger: testLogger(t)})
+	return startNATSAt(t, port, "")
+}
+
+// startNATSAt starts a server with JetStream if a directory is given.
+func startNATSAt(t *testing.T, port int, dir string) *embednats.Server {
+	t.Helper()
+	server, err := embednats.Start(embednats.Options{Host: "127.0.0.1", Port: port, JetStream: dir != "", Dir: dir, Logger: testLogger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

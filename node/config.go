@@ -11,6 +11,7 @@ import (
 
 	"quorate/node/raft"
 	"quorate/storage"
+	"quorate/storage/objectstore"
 	"quorate/transport"
 )
 
@@ -57,12 +58,17 @@ type Config struct {
 	// need not fetch a snapshot. Default: 10,000.
 	KeepEntries uint64
 
+	// SnapshotReplicas is how many JetStream servers keep the snapshots' bucket, when it is made. Default: 1.
+	SnapshotReplicas int
+
 	// NoForwarding: a proposal or linearizable read at a node that does not lead fails with *NotLeaderError, in place of being handed on
 	// to the leader.
 	NoForwarding bool
 	// Join: this node was not among the first members. On an empty directory it waits until the cluster adds it.
 	Join bool
 
+	// Snapshots overrides where the cluster's snapshots are kept: the object store bucket PREFIX-CLUSTER of the NATS server.
+	Snapshots objectstore.Blobs
 	// Log overrides the log store that is opened in Dir. The node closes it.
 	Log storage.LogStore
 	// Transport overrides the NATS transport. The node closes it. Without NATS there is no status subject either.

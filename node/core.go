@@ -42,10 +42,19 @@ type raftCore struct {
 	proposals proposals
 	sessions  *sessions
 	switches  Switches
-	reads     readWaiters
-	replies   replies
+	snapshots snapshots
+	// fetchProgress is shared with the fetcher; fetcherEnded is closed when the newest fetcher has ended, ended when RaftCore has.
+	fetchProgress *fetchProgress
+	fetcherEnded  chan struct{}
+	ended         chan struct{}
+	// fail stops the node.
+	fail    func(error)
+	reads   readWaiters
+	replies replies
 	// applied is the log id of the newest entry that the state machine has.
 	applied raft.LogID
+	// appliedMembership is the newest configuration that was applied.
+	appliedMembership raft.MembershipAt
 	// lastTime is the log time of the newest entry.
 	lastTime int64
 	// violations counts what was refused because Raft rules it out; suspects are those that concern a target now.
@@ -73,7 +82,10 @@ func (c *raftCore) run(ctx context.Context) error {
 		if !c.receive(ctx, timer) {
 			return nil
 		}
-		c.step()
+		if err := c.step(); err != nil {
+			return err
+		}
+		c.tickSnapshots(ctx, time.Now())
 		if err := c.execute(ctx, c.engine.Output()); err != nil {
 			return err
 		}
@@ -106,6 +118,8 @@ func (c *raftCore) receive(ctx context.Context, timer *time.Timer) bool {
 		d.answers = append(d.answers, a)
 	case r := <-rpc:
 		d.rpc = append(d.rpc, r)
+	case e := <-c.in.snapshot:
+		d.snapshot = append(d.snapshot, e)
 	case f := <-c.in.control:
 		d.control = append(d.control, f)
 	case r := <-api:
@@ -133,9 +147,15 @@ func (c *raftCore) backlogged() bool { return c.proposals.bytes >= c.cfg.MaxUnco
 
 // step hands what was taken to the engine. Timers are judged after the messages that arrived before them, and before
 // users are heard: a leader that was paused finds that its quorum is gone before it takes their input.
-func (c *raftCore) step() {
+func (c *raftCore) step() error {
 	now := time.Now()
 	d := &c.taken
+	// First, while the engine's view of the log is what is written: an installation changes both.
+	for _, e := range d.snapshot {
+		if err := c.takeSnapshotEvent(e); err != nil {
+			return err
+		}
+	}
 	if d.durable > c.durableSeq {
 		c.durableSeq = d.durable
 		c.engine.Durable(now, d.durable)
@@ -168,6 +188,7 @@ func (c *raftCore) step() {
 		f(c)
 	}
 	c.takeRequests(now)
+	return nil
 }
 
 // takeRequests proposes and reads for users: all proposals of a pass are appended in one step, all its reads share one
@@ -234,6 +255,16 @@ func (c *raftCore) execute(ctx context.Context, out raft.Output) error {
 	if out.Probe != nil {
 		c.probe(ctx, *out.Probe)
 	}
+	if out.Fetch != nil {
+		c.fetch(ctx, *out.Fetch)
+	}
+	if out.NeedSnapshot {
+		c.snapshots.wanted = !c.snapshots.building
+		if out.SnapshotDamaged {
+			c.logger.Warn("the newest snapshot is damaged in the object store; it is built again")
+			c.snapshots.whole, c.snapshots.newest, c.snapshots.manifest = true, storage.SnapshotRef{}, nil
+		}
+	}
 	if out.Replicate {
 		c.replicate(ctx)
 	}
@@ -278,6 +309,7 @@ func (c *raftCore) write(w *raft.Write) error {
 			}
 		}
 		c.lastTime = max(c.lastTime, entry.Time)
+		c.snapshots.appendedBytes += uint64(len(entry.Raw))
 	}
 	commit, err := c.log.Write(storage.Write{Vote: w.Vote, TruncateFrom: w.TruncateFrom, Append: w.Append})
 	if err != nil {
@@ -383,4 +415,11 @@ func (c *raftCore) end() {
 	for _, w := range c.workers {
 		w.stop()
 	}
+	for _, answer := range c.snapshots.waiting {
+		answer(storage.SnapshotRef{}, ErrStopped)
+	}
+	if c.snapshots.fetching != nil {
+		c.snapshots.fetching()
+	}
+	close(c.ended)
 }

@@ -19,6 +19,8 @@ type inputs struct {
 	progress chan raft.Progress
 	// answers: transport → RaftCore, of RaftCore's own votes and probes. Lost if full, as on the network.
 	answers chan answer
+	// snapshot: builder and fetcher → RaftCore, one report each.
+	snapshot chan snapshotEvent
 	// durable: sync waiter → RaftCore, the newest write on disk.
 	durable chan uint64
 }
@@ -30,6 +32,7 @@ func newInputs() inputs {
 		rpc:      make(chan transport.Incoming, 256),
 		progress: make(chan raft.Progress, 64),
 		answers:  make(chan answer, 64),
+		snapshot: make(chan snapshotEvent, 4),
 		durable:  make(chan uint64, 1),
 	}
 }
@@ -62,6 +65,7 @@ type drained struct {
 	progress []raft.Progress
 	answers  []answer
 	rpc      []transport.Incoming
+	snapshot []snapshotEvent
 	control  []func(*raftCore)
 	api      []request
 }
@@ -78,6 +82,8 @@ func (d *drained) reset() {
 	d.answers = d.answers[:0]
 	clear(d.rpc)
 	d.rpc = d.rpc[:0]
+	clear(d.snapshot)
+	d.snapshot = d.snapshot[:0]
 	clear(d.control)
 	d.control = d.control[:0]
 	clear(d.api)
@@ -99,6 +105,9 @@ func (d *drained) drain(in *inputs, rpc, api bool) {
 	}
 	for n := len(in.rpc); rpc && n > 0 && len(d.rpc) < maxDrainRPC; n-- {
 		d.rpc = append(d.rpc, <-in.rpc)
+	}
+	for range len(in.snapshot) {
+		d.snapshot = append(d.snapshot, <-in.snapshot)
 	}
 	for range len(in.control) {
 		d.control = append(d.control, <-in.control)

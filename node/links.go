@@ -20,6 +20,7 @@ type links struct {
 
 	mu           sync.Mutex // guards what follows until open has returned
 	raft, client *nats.Conn
+	snapshots    *nats.Conn
 	isOpen       bool
 }
 
@@ -30,7 +31,7 @@ func (l *links) open(ctx context.Context, n *Node) error {
 		if err != nil {
 			return fmt.Errorf("transport: %w", err)
 		}
-		l.set(nil, nil, t)
+		l.set(nil, nil, nil, t)
 		return nil
 	}
 	connect := func(purpose string) (*nats.Conn, error) {
@@ -48,22 +49,36 @@ func (l *links) open(ctx context.Context, n *Node) error {
 		raftConn.Close()
 		return fmt.Errorf("connect to NATS: %w", err)
 	}
+	// Snapshots are megabytes: neither heartbeats nor clients shall wait behind them.
+	snapshotConn, err := connect("snapshots")
+	if err != nil {
+		raftConn.Close()
+		clientConn.Close()
+		return fmt.Errorf("connect to NATS: %w", err)
+	}
 	t, err := natsrpc.New(raftConn, natsrpc.Config{
 		Prefix: n.cfg.Prefix, Cluster: n.cfg.Cluster, Self: n.self, Boot: n.boot, Logger: n.logger,
 	})
 	if err != nil {
 		raftConn.Close()
 		clientConn.Close()
+		snapshotConn.Close()
 		return fmt.Errorf("transport: %w", err)
 	}
-	l.set(raftConn, clientConn, t)
+	l.set(raftConn, clientConn, snapshotConn, t)
 	return l.serveStatus(n)
 }
 
-func (l *links) set(raftConn, clientConn *nats.Conn, t transport.Transport) {
+func (l *links) set(raftConn, clientConn, snapshotConn *nats.Conn, t transport.Transport) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.raft, l.client, l.transport, l.isOpen = raftConn, clientConn, t, true
+	l.raft, l.client, l.snapshots, l.transport, l.isOpen = raftConn, clientConn, snapshotConn, t, true
+}
+
+func (l *links) snapshotConn() *nats.Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.snapshots
 }
 
 // serveStatus answers `<prefix>.<cluster>.node.<id>.status`, and with all other nodes `<prefix>.<cluster>.status`.
@@ -137,6 +152,7 @@ func (l *links) close(ctx context.Context) error {
 	if l.raft != nil {
 		l.raft.Close()
 		l.client.Close()
+		l.snapshots.Close()
 	}
 	return err
 }

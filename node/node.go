@@ -34,6 +34,8 @@ type Node struct {
 	limit  atomic.Int64 // MaxCommandBytes
 	gather *gathering
 
+	fetchProgress fetchProgress
+
 	cancel context.CancelCauseFunc
 	done   chan struct{}
 	err    error // set before done is closed
@@ -138,6 +140,11 @@ func (n *Node) live(ctx context.Context, group *sync.WaitGroup, restored restore
 	waiter := &syncWaiter{items: syncing, durable: n.in.durable, fail: n.fail}
 	group.Go(func() { waiter.run(ctx) })
 	core := n.newCore(genesis, restored, syncing, group)
+	if core.snapshots, err = n.newSnapshots(genesis.ClusterID()); err != nil {
+		return err
+	}
+	core.snapshots.localLast = restored.local
+	core.snapshots.builtIndex = min(restored.applied.Index, n.log.Purged().Index+n.cfg.KeepEntries)
 	return core.run(ctx)
 }
 

@@ -1,14 +1,21 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"quorate/node/raft"
 	"quorate/storage"
+	"quorate/storage/objectstore"
 )
 
 // restored is what the node found on its disks.
@@ -18,6 +25,8 @@ type restored struct {
 	log         raft.LogView
 	lastTime    int64
 	sessions    *sessions
+	// local is the local snapshot that a state machine in memory was restored from, or zero.
+	local raft.LogID
 }
 
 // identify reads whose directory this is, or makes a fresh one this node's: its incarnation is on disk before anyone is told.
@@ -61,16 +70,65 @@ func (n *Node) restore() (restored, error) {
 			r.memberships = []raft.MembershipAt{at}
 		}
 	}
-	purged, last := n.log.Purged(), n.log.Last()
+	if err := n.restoreLocal(&r); err != nil {
+		return r, err
+	}
+	if err := n.fitLog(r.applied); err != nil {
+		return r, err
+	}
 	var err error
-	if r.log, err = raft.NewLogView(purged, last, n.log.Term); err != nil {
+	if r.log, err = raft.NewLogView(n.log.Purged(), n.log.Last(), n.log.Term); err != nil {
 		return r, fmt.Errorf("read the log: %w", err)
 	}
-	if !r.log.Has(r.applied) {
-		return r, fmt.Errorf("the state goes up to entry %v, which is not in the log of %v to %v: state and log are not of one node; restore both from one backup",
-			r.applied, purged, last)
-	}
 	return r, n.scanLog(&r)
+}
+
+// restoreLocal brings a state machine in memory to the newest local snapshot.
+func (n *Node) restoreLocal(r *restored) error {
+	if _, durable := n.sm.(DurableStateMachine); durable || n.cfg.Dir == "" {
+		return nil
+	}
+	ctx := context.Background()
+	dir := objectstore.NewDirectory(vfs.Default, filepath.Join(n.cfg.Dir, snapshotsDir))
+	_, m, err := newestSnapshot(ctx, dir)
+	if errors.Is(err, objectstore.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("local snapshot: %w", err)
+	}
+	if err := restoreFrom(ctx, n.sm, dir, m); err != nil {
+		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
+	}
+	if r.sessions, err = loadSessions(m.Meta.System); err != nil {
+		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
+	}
+	r.applied, r.local = m.Meta.Last, m.Meta.Last
+	r.memberships = []raft.MembershipAt{{ID: m.Meta.MembershipID, Membership: m.Meta.Membership}}
+	return nil
+}
+
+// fitLog makes state and log agree. A state is ahead of its log, or contradicts it, only when a snapshot was installed and the process
+// ended before the log was reset: the log is discarded then, vote and identity stay. A state that is behind where its log begins has
+// lost what is purged.
+func (n *Node) fitLog(applied raft.LogID) error {
+	purged, last := n.log.Purged(), n.log.Last()
+	if applied.Index < purged.Index {
+		return fmt.Errorf("the state goes up to entry %v, but the log begins after %v: what lies between is lost here; remove this directory and replace the node, or restore state and log from one backup",
+			applied, purged)
+	}
+	term, err := n.log.Term(applied.Index)
+	switch {
+	case err == nil && term == applied.Term:
+		return nil
+	case err != nil && !errors.Is(err, storage.ErrOutOfRange):
+		return fmt.Errorf("read the log: %w", err)
+	}
+	n.logger.Warn("the state is that of a snapshot which the log does not have: the log is discarded", "state", applied, "log_begins", purged, "log_ends", last)
+	if err := n.log.Reset(applied); err != nil {
+		return fmt.Errorf("discard the log: %w", err)
+	}
+	return nil
 }
 
 // scanLog reads the entries that are not applied yet, for configurations and the newest log time.
@@ -103,23 +161,28 @@ func (n *Node) newCore(genesis storage.Genesis, r restored, syncing chan<- syncI
 		Rand:              rand.New(rand.NewPCG(randomID(), randomID())),
 	}, raft.Restored{Vote: n.log.Vote(), Log: r.log, Committed: r.applied, Memberships: r.memberships}, time.Now())
 	return &raftCore{
-		cfg:        n.cfg,
-		self:       n.self,
-		genesis:    genesis,
-		engine:     engine,
-		log:        n.log,
-		sm:         n.sm,
-		transport:  n.links.transport,
-		logger:     n.logger,
-		in:         n.in,
-		syncing:    syncing,
-		workers:    map[uint64]*workerHandle{},
-		group:      group,
-		watch:      &n.watch,
-		applied:    r.applied,
-		sessions:   r.sessions,
-		lastTime:   r.lastTime,
-		violations: map[string]uint64{},
+		cfg:       n.cfg,
+		self:      n.self,
+		genesis:   genesis,
+		engine:    engine,
+		log:       n.log,
+		sm:        n.sm,
+		transport: n.links.transport,
+		logger:    n.logger,
+		in:        n.in,
+		syncing:   syncing,
+		workers:   map[uint64]*workerHandle{},
+		group:     group,
+		watch:     &n.watch,
+		applied:   r.applied,
+		sessions:  r.sessions,
+		ended:     make(chan struct{}),
+		fail:      n.fail,
+
+		fetchProgress:     &n.fetchProgress,
+		appliedMembership: r.memberships[0],
+		lastTime:          r.lastTime,
+		violations:        map[string]uint64{},
 	}
 }
 

@@ -49,7 +49,11 @@ type Status struct {
 	CommittedIndex uint64 `json:"committed_index"`
 	AppliedIndex   uint64 `json:"applied_index"`
 	PurgedIndex    uint64 `json:"purged_index"`
-	MaxEntryBytes  int    `json:"max_entry_bytes"`
+	// OldestEntryAge is the log time that has passed since the oldest entry in the log was proposed: what a follower may be away for
+	// without needing a snapshot. It should be well above Snapshot.InstallTook.
+	OldestEntryAge time.Duration  `json:"oldest_entry_age_ns,omitempty"`
+	Snapshot       SnapshotStatus `json:"snapshot"`
+	MaxEntryBytes  int            `json:"max_entry_bytes"`
 
 	// QuorumAckAge, on a leader, is how long ago a quorum last acknowledged it, in nanoseconds.
 	QuorumAckAge time.Duration `json:"quorum_ack_age_ns,omitempty"`

@@ -20,6 +20,7 @@ type coreState struct {
 	membership *raft.Membership
 	// membershipID is the log id of its entry.
 	membershipID raft.LogID
+	snapshot     SnapshotStatus
 	transferring bool
 	removed      bool
 	last         uint64
@@ -148,6 +149,7 @@ func (c *raftCore) observe(changed bool) {
 		membership: e.Membership(),
 
 		membershipID: e.MembershipAt().ID,
+		snapshot:     c.snapshots.status,
 		transferring: e.Transferring(),
 		removed:      e.Removed(),
 
@@ -204,8 +206,16 @@ func (n *Node) Status() Status {
 	if genesis := n.gather.known(); genesis != nil {
 		status.ClusterID = genesis.ClusterID().String()
 	}
+	status.Snapshot = s.snapshot
+	if s.snapshot.Fetching > 0 {
+		status.Snapshot.FetchedBytes, status.Snapshot.FetchBytes = n.fetchProgress.done.Load(), n.fetchProgress.total.Load()
+	}
+	if s.snapshot.Problem != "" {
+		status.Warnings = append(status.Warnings, s.snapshot.Problem)
+	}
 	if s.role != RoleStopped {
 		status.PurgedIndex = n.log.Purged().Index
+		status.OldestEntryAge = n.oldestEntryAge(status.PurgedIndex)
 	}
 	if !s.quorumAck.IsZero() {
 		status.QuorumAckAge = time.Since(s.quorumAck)
@@ -322,4 +332,13 @@ func (n *Node) waitState(ctx context.Context, condition func(*coreState) bool) (
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// oldestEntryAge is by this node's clock. It is zero when the log is empty, or is being purged just then.
+func (n *Node) oldestEntryAge(purged uint64) time.Duration {
+	entries, err := n.log.Entries(purged+1, purged+2, 1)
+	if err != nil || len(entries) == 0 {
+		return 0
+	}
+	return max(0, time.Since(time.Unix(0, entries[0].Time)))
 }

@@ -262,7 +262,7 @@ func decodeAppendResponse(m *raftpb.AppendResponse, env Envelope) (any, error) {
 		return nil, err
 	}
 	status := raft.AppendStatus(min(m.Status, 255))
-	if status < raft.AppendMatched || status > raft.AppendInstalling {
+	if status < raft.AppendMatched || status > raft.AppendDamaged {
 		return nil, fmt.Errorf("append status %d", m.Status)
 	}
 	return &raft.AppendResponse{From: env.From, Term: m.Term, Status: status, Matched: matched, Hint: hint}, checkBounds("term", m.Term)

@@ -83,6 +83,8 @@ type Progress struct {
 	Unreachable bool
 	// NeedSnapshot: the peer needs entries that are purged, and no snapshot that it can be offered is as new as them.
 	NeedSnapshot bool
+	// Damaged is a snapshot that the peer found missing or damaged, or zero.
+	Damaged LogID
 	// Installing is the snapshot that it is offered now, or zero: what follows it must not be purged.
 	Installing LogID
 	// Suspect says that the peer cannot be what it was, in words; empty if all is well.
@@ -287,6 +289,10 @@ func (e *Engine) Progress(now time.Time, p Progress) {
 	t.installing = p.Installing
 	t.unreachable = p.Unreachable
 	e.out.NeedSnapshot = e.out.NeedSnapshot || p.NeedSnapshot
+	if p.Damaged.Index > 0 && p.Damaged == e.snapshot.Last {
+		e.ForgetSnapshot(e.snapshot)
+		e.out.NeedSnapshot, e.out.SnapshotDamaged = true, true
+	}
 	e.advanceCommit()
 	e.advanceTransfer()
 	e.advanceReads()

@@ -52,6 +52,8 @@ const (
 	AppendRefused AppendStatus = 3
 	// AppendInstalling, to an InstallRequest: the snapshot is not installed yet, or could not be had.
 	AppendInstalling AppendStatus = 4
+	// AppendDamaged, to an InstallRequest: the snapshot is missing or damaged where it is kept.
+	AppendDamaged AppendStatus = 5
 )
 
 // AppendResponse answers an AppendRequest.

@@ -27,6 +27,8 @@ type Output struct {
 	Fetch *SnapshotRef
 	// NeedSnapshot says that a target needs a snapshot newer than the one that can be offered.
 	NeedSnapshot bool
+	// SnapshotDamaged says that a target found the newest snapshot missing or damaged: it is not offered any more.
+	SnapshotDamaged bool
 	// Probe, if not nil, is a leader of whom nothing was heard: ask NATS whether it is still there, and tell ProbeAnswer.
 	Probe *Peer
 	// Replicate says that Replication has changed: workers must be started, stopped or told.

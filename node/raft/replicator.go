@@ -285,6 +285,9 @@ func (r *Replicator) Answered(id uint64, resp *AppendResponse, boot uint64, log 
 	r.progress.Unreachable = false
 	r.paused = false
 	switch resp.Status {
+	case AppendDamaged:
+		r.paused = true
+		r.progress.Damaged = f.last
 	case AppendInstalling:
 		r.paused = true // offer it again after the next heartbeat: what failed at once may fail at once again
 	case AppendMatched:

@@ -106,11 +106,16 @@ func (e *Engine) Installing() (SnapshotRef, bool) {
 	return e.installing.ref, true
 }
 
-// FetchFailed tells that the snapshot could not be had: the leader is told, and may offer it again or another one.
-func (e *Engine) FetchFailed(now time.Time, ref SnapshotRef) {
+// FetchFailed tells that the snapshot could not be had, and whether that is because it is missing or damaged: the leader is told, and
+// offers it again, or builds another one.
+func (e *Engine) FetchFailed(now time.Time, ref SnapshotRef, damaged bool) {
 	e.step(now)
 	if e.installing == nil || e.installing.ref != ref {
 		return
+	}
+	if i := e.installing; i.owed && damaged {
+		e.replyAppend(i.to, AppendResponse{From: e.cfg.Self, Term: e.vote.Term, Status: AppendDamaged})
+		i.owed = false
 	}
 	e.endInstalling()
 	e.out.Changed = true

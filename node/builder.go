@@ -1,0 +1,303 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"quorate/node/raft"
+	"quorate/storage"
+	"quorate/storage/objectstore"
+)
+
+// built is what a snapshot builder reports.
+type built struct {
+	ref      storage.SnapshotRef
+	manifest *objectstore.Manifest
+	// local is the log id of the snapshot in the node's own directory, if one was written there.
+	local raft.LogID
+	sent  uint64
+	took  time.Duration
+	// waiting are those who asked for it.
+	waiting []func(storage.SnapshotRef, error)
+	// wanted: a target needs it, whoever else asked.
+	wanted bool
+	// index and bytes of the log when it was begun.
+	index, bytes uint64
+	err          error
+}
+
+// maxLayers is how many differences may follow a whole state before it is written anew.
+const maxLayers = 8
+
+// builder builds one snapshot and ends. It reads a view of the state machine, which RaftCore took, and never the state machine itself.
+type builder struct {
+	cluster raft.ClusterID
+	// shared, when not nil, gets the snapshot; local, when not nil, gets it before that.
+	shared objectstore.Blobs
+	local  *objectstore.Directory
+	view   Snapshot
+	meta   storage.SnapshotMeta
+	// base is the newest complete snapshot in shared, if it is known: what it has is not sent again.
+	base *objectstore.Manifest
+	// whole: base is not to be trusted.
+	whole bool
+	// keep are the log ids of snapshots that targets are fetching now.
+	keep []raft.LogID
+	// serves, if not zero, is the least index of a snapshot that would do: if shared has one already, none is built.
+	serves uint64
+}
+
+// build takes a view of the state machine and spawns the builder. It does not wait.
+func (c *raftCore) build(ctx context.Context) {
+	s := &c.snapshots
+	result := &built{waiting: s.waiting, index: c.applied.Index, bytes: s.appendedBytes}
+	result.wanted = s.wanted
+	s.waiting, s.wanted = nil, false
+	if s.newest.Last == c.applied && !s.whole { // nothing was applied since
+		for _, answer := range result.waiting {
+			answer(s.newest, nil)
+		}
+		c.engine.SetSnapshot(s.newest)
+		s.builtIndex, s.builtBytes = result.index, result.bytes
+		return
+	}
+	view, err := snapshotSafely(c.sm)
+	if err != nil {
+		result.err = fmt.Errorf("state machine: %w", err)
+		c.builtSnapshot(result)
+		return
+	}
+	b := &builder{
+		cluster: c.genesis.ClusterID(), view: view, base: s.manifest, whole: s.whole,
+		meta: storage.SnapshotMeta{
+			Last: c.applied, Membership: c.appliedMembership.Membership, MembershipID: c.appliedMembership.ID, System: c.systemRecords(),
+		},
+	}
+	if c.engine.Serving() {
+		b.shared = s.shared
+		if len(result.waiting) == 0 && result.wanted {
+			b.serves = max(1, c.log.Purged().Index)
+		}
+		for _, t := range c.engine.Targets() {
+			b.keep = append(b.keep, t.Installing)
+		}
+	}
+	if c.inMemory() {
+		b.local = s.local
+	}
+	s.building, s.whole = true, false
+	s.status.Building = true
+	ctx, s.stopBuilder = context.WithCancel(ctx)
+	ended := make(chan struct{})
+	s.builderEnded = ended
+	c.group.Go(func() {
+		defer close(ended)
+		begun := time.Now()
+		b.run(ctx, result)
+		result.took = time.Since(begun)
+		select {
+		case c.in.snapshot <- snapshotEvent{built: result}:
+		case <-c.ended:
+			for _, answer := range result.waiting {
+				answer(storage.SnapshotRef{}, ErrStopped)
+			}
+		}
+	})
+}
+
+// endBuilder ends a build that is under way and waits for it: its view must be gone before the state is replaced.
+func (c *raftCore) endBuilder() {
+	if c.snapshots.building {
+		c.snapshots.stopBuilder()
+		for {
+			select {
+			case e := <-c.in.snapshot: // perhaps it waits to report
+				c.taken.snapshot = append(c.taken.snapshot, e)
+			case <-c.snapshots.builderEnded:
+				return
+			}
+		}
+	}
+}
+
+// systemRecords are all records of the node's own, as they go into a snapshot.
+func (c *raftCore) systemRecords() []SystemRecord {
+	records := c.sessions.allRecords()
+	if c.appliedMembership.ID != (raft.LogID{}) {
+		if record, err := encodeMembershipRecord(c.appliedMembership); err == nil {
+			records = append(records, record)
+		}
+	}
+	return records
+}
+
+func snapshotSafely(sm StateMachine) (view Snapshot, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return sm.Snapshot()
+}
+
+// run builds, and closes the view.
+func (b *builder) run(ctx context.Context, result *built) {
+	defer func() {
+		if p := recover(); p != nil {
+			result.err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+		result.err = errors.Join(result.err, b.view.Close())
+	}()
+	if b.local != nil {
+		if _, _, _, err := b.write(ctx, b.local, nil); err != nil {
+			result.err = fmt.Errorf("write the local snapshot: %w", err)
+			return
+		}
+		result.local = b.meta.Last
+		if err := sweepSnapshots(ctx, b.local, 1, nil, 0); err != nil {
+			result.err = fmt.Errorf("remove old local snapshots: %w", err)
+			return
+		}
+	}
+	if b.shared == nil {
+		return
+	}
+	if b.base == nil && !b.whole {
+		ref, base, err := newestSnapshot(ctx, b.shared)
+		switch {
+		case errors.Is(err, objectstore.ErrNotFound):
+		case err != nil:
+			result.err = err
+			return
+		case base.Meta.Last.Index <= b.meta.Last.Index:
+			b.base = base
+			if b.serves > 0 && base.Meta.Last.Index >= b.serves {
+				result.ref, result.manifest = ref, base
+				return
+			}
+		}
+	}
+	if b.whole {
+		b.base = nil
+	}
+	result.ref, result.manifest, result.sent, result.err = b.write(ctx, b.shared, b.base)
+	if result.err != nil {
+		return
+	}
+	// What cannot be removed now can be later.
+	const grace = 10 * time.Minute
+	_ = sweepSnapshots(ctx, b.shared, 2, b.keep, grace)
+}
+
+// write stores the view in a snapshot: as what changed since the base, where that can be told and is worth it, or whole.
+func (b *builder) write(ctx context.Context, blobs objectstore.Blobs, base *objectstore.Manifest) (storage.SnapshotRef, *objectstore.Manifest, uint64, error) {
+	delta, ok := b.view.(DeltaSnapshot)
+	if ok && base != nil && base.Meta.Last.Index < b.meta.Last.Index && worthDelta(base) {
+		ref, manifest, sent, err := b.upload(ctx, blobs, base.Layers, base.Meta.Last, func(w io.Writer) error {
+			return delta.WriteDeltaTo(ctx, base.Meta.Last, w)
+		})
+		var damaged *objectstore.DamagedError
+		if !errors.Is(err, ErrNoDelta) && !errors.As(err, &damaged) {
+			return ref, manifest, sent, err
+		}
+	}
+	return b.upload(ctx, blobs, nil, raft.LogID{}, func(w io.Writer) error { return b.view.WriteTo(ctx, w) })
+}
+
+// worthDelta reports whether another difference should follow: not when they are many, or have become large beside the whole.
+func worthDelta(base *objectstore.Manifest) bool {
+	var deltas uint64
+	for _, l := range base.Layers[1:] {
+		deltas += l.Raw
+	}
+	return len(base.Layers) < maxLayers && deltas <= base.Layers[0].Raw/2
+}
+
+func (b *builder) upload(ctx context.Context, blobs objectstore.Blobs, keep []objectstore.Layer, since raft.LogID, write func(io.Writer) error) (ref storage.SnapshotRef, m *objectstore.Manifest, sent uint64, err error) {
+	options := objectstore.UploadOptions{}
+	if b.whole {
+		options.Resend = func(objectstore.Digest) bool { return true }
+	}
+	u, err := objectstore.Begin(ctx, blobs, b.cluster, options)
+	if err != nil {
+		return ref, nil, 0, err
+	}
+	defer u.Abort()
+	u.Keep(keep...)
+	layer := u.Layer(since)
+	if err := write(layer); err != nil {
+		return ref, nil, 0, err
+	}
+	if err := layer.Close(); err != nil {
+		return ref, nil, 0, err
+	}
+	ref, stats, err := u.Commit(ctx, b.meta)
+	if err != nil {
+		return ref, nil, 0, err
+	}
+	m, err = objectstore.Open(ctx, blobs, ref)
+	return ref, m, stats.Sent, err
+}
+
+// newestSnapshot returns the newest snapshot in a store, or objectstore.ErrNotFound.
+func newestSnapshot(ctx context.Context, blobs objectstore.Blobs) (storage.SnapshotRef, *objectstore.Manifest, error) {
+	ref, err := objectstore.Newest(ctx, blobs)
+	if err != nil {
+		return ref, nil, err
+	}
+	m, err := objectstore.Open(ctx, blobs, ref)
+	return ref, m, err
+}
+
+// sweepSnapshots removes all but the newest snapshots and those that go up to one of keep.
+func sweepSnapshots(ctx context.Context, blobs objectstore.Blobs, newest int, keep []raft.LogID, grace time.Duration) error {
+	refs, _, err := objectstore.List(ctx, blobs)
+	if err != nil {
+		return err
+	}
+	kept := refs[:0:0]
+	for i, ref := range refs {
+		if i < newest || slices.Contains(keep, ref.Last) {
+			kept = append(kept, ref)
+		}
+	}
+	_, err = objectstore.Sweep(ctx, blobs, kept, nil, grace)
+	return err
+}
+
+// builtSnapshot takes what a builder reports, and answers those who asked.
+func (c *raftCore) builtSnapshot(r *built) {
+	s := &c.snapshots
+	s.building, s.status.Building = false, false
+	if r.local.Index > 0 {
+		s.localLast = r.local
+	}
+	if r.err != nil {
+		s.failures++
+		s.problem = r.err.Error()
+		s.status.Problem = "cannot build a snapshot, so the log is kept: " + s.problem
+		s.retryAt = time.Now().Add(min(firstRetry<<min(s.failures-1, 10), mostRetry))
+		c.logger.Warn("cannot build a snapshot; the log is kept meanwhile", "error", r.err, "attempt", s.failures, "next", s.retryAt)
+		s.wanted = s.wanted || r.wanted
+		for _, answer := range r.waiting {
+			answer(storage.SnapshotRef{}, r.err)
+		}
+		return
+	}
+	s.failures, s.problem, s.status.Problem = 0, "", ""
+	s.builtIndex, s.builtBytes = r.index, r.bytes
+	if r.manifest != nil {
+		c.adoptSnapshot(r.ref, r.manifest)
+		s.status.Sent, s.status.Took = r.sent, r.took
+		c.logger.Info("snapshot complete", "index", r.ref.Last.Index, "bytes", r.ref.Bytes, "sent", r.sent, "took", r.took)
+	}
+	for _, answer := range r.waiting {
+		answer(r.ref, nil)
+	}
+	s.purgeAt = time.Time{}
+}

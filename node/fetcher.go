@@ -1,0 +1,184 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"quorate/storage"
+	"quorate/storage/objectstore"
+)
+
+// StagedStateMachine is a StateMachine that can prepare a restore beside Apply, so that RaftCore has only to put the new state in the
+// place of the old one: a node that fetches a large snapshot answers its peers meanwhile.
+type StagedStateMachine interface {
+	StateMachine
+	// Stage reads a snapshot and prepares its state, durably. It is called by another goroutine than RaftCore, one at a time.
+	Stage(ctx context.Context, meta SnapshotMeta, r io.Reader) (Staged, error)
+}
+
+// Staged is a state that was prepared. Exactly one of its methods is called, once.
+type Staged interface {
+	// Install puts it in the place of the present state, atomically, also if the machine crashes. RaftCore calls it.
+	Install() error
+	// Discard removes it.
+	Discard() error
+}
+
+// fetched is what a fetcher reports.
+type fetched struct {
+	ref      storage.SnapshotRef
+	manifest *objectstore.Manifest
+	staged   Staged
+	began    time.Time
+	err      error
+}
+
+// fetcher brings one snapshot from the object store into the node's directory, verifies it, and prepares its state. It resumes what an
+// earlier one, also of an earlier process, has left there.
+type fetcher struct {
+	from     objectstore.Blobs
+	to       *objectstore.Directory
+	ref      storage.SnapshotRef
+	sm       StateMachine
+	progress *fetchProgress
+	// inMemory: what was fetched is kept, because it stands for the state after a restart.
+	inMemory bool
+}
+
+// fetchProgress is read by whoever asks for the status.
+type fetchProgress struct{ done, total atomic.Int64 }
+
+// fetch spawns a fetcher, in place of one that is at work.
+func (c *raftCore) fetch(ctx context.Context, ref storage.SnapshotRef) {
+	s := &c.snapshots
+	if s.fetching != nil {
+		s.fetching()
+		s.fetching = nil
+	}
+	if s.shared == nil || s.local == nil {
+		c.logger.Warn("a snapshot was offered, but there is nowhere to fetch it from or to", "index", ref.Last.Index)
+		c.engine.FetchFailed(time.Now(), ref, false)
+		return
+	}
+	ctx, s.fetching = context.WithCancel(ctx)
+	f := &fetcher{from: s.shared, to: s.local, ref: ref, sm: c.sm, progress: c.fetchProgress, inMemory: c.inMemory()}
+	s.status.Fetching = ref.Last.Index
+	c.logger.Info("fetching a snapshot", "index", ref.Last.Index, "bytes", ref.Bytes)
+	c.afterFetcher(func() {
+		result := &fetched{ref: ref, began: time.Now()}
+		f.run(ctx, result)
+		select {
+		case c.in.snapshot <- snapshotEvent{fetched: result}:
+		case <-c.ended:
+			result.discard()
+		}
+	})
+}
+
+func (f *fetched) discard() error {
+	if f.staged == nil {
+		return nil
+	}
+	staged := f.staged
+	f.staged = nil
+	return staged.Discard()
+}
+
+func (f *fetcher) run(ctx context.Context, result *fetched) {
+	defer func() {
+		if p := recover(); p != nil {
+			result.err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	result.err = f.fetch(ctx, result)
+}
+
+func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
+	// Only this one, and in memory the one that stands for the present state, are of use.
+	keep := 0
+	if f.inMemory {
+		keep = 1
+	}
+	if err := sweepParts(ctx, f.to, keep); err != nil {
+		return fmt.Errorf("remove what earlier fetches left: %w", err)
+	}
+	err := objectstore.Fetch(ctx, f.from, f.to, f.ref, objectstore.FetchOptions{
+		Retry:    objectstore.Retry{Patience: 20 * time.Second},
+		Progress: func(done, total int64) { f.progress.done.Store(done); f.progress.total.Store(total) },
+	})
+	if err != nil {
+		return fmt.Errorf("fetch: %w", err)
+	}
+	if result.manifest, err = objectstore.Open(ctx, f.to, f.ref); err != nil {
+		return fmt.Errorf("open what was fetched: %w", err)
+	}
+	staged, ok := f.sm.(StagedStateMachine)
+	if !ok {
+		return nil
+	}
+	r := objectstore.Reader(ctx, f.to, result.manifest, objectstore.Retry{})
+	result.staged, err = staged.Stage(ctx, result.manifest.Meta, r)
+	if err = errors.Join(err, r.Close()); err != nil {
+		return fmt.Errorf("prepare the state: %w", err)
+	}
+	return nil
+}
+
+// fetchedSnapshot installs what was fetched, if it is still wanted.
+func (c *raftCore) fetchedSnapshot(f *fetched) error {
+	now := time.Now()
+	current, ok := c.engine.Installing()
+	if !ok || current != f.ref { // another one was offered meanwhile
+		return c.forgetStaged(f)
+	}
+	c.snapshots.status.Fetching = 0
+	if f.err == nil && f.manifest.Meta.Last != f.ref.Last {
+		f.err = fmt.Errorf("the manifest is of entry %v, the offer was of %v", f.manifest.Meta.Last, f.ref.Last)
+	}
+	if f.err != nil {
+		var damaged *objectstore.DamagedError
+		c.snapshots.status.Problem = "cannot fetch a snapshot: " + f.err.Error()
+		c.logger.Warn("cannot fetch a snapshot", "index", f.ref.Last.Index, "error", f.err)
+		c.engine.FetchFailed(now, f.ref, errors.As(f.err, &damaged))
+		return c.forgetStaged(f)
+	}
+	if !c.engine.MayInstall(f.ref.Last) {
+		c.engine.FetchFailed(now, f.ref, false)
+		return c.forgetStaged(f)
+	}
+	if err := c.install(f); err != nil || c.inMemory() {
+		return err
+	}
+	c.afterFetcher(func() {
+		if err := sweepParts(context.Background(), c.snapshots.local, 0); err != nil {
+			c.logger.Warn("cannot remove a snapshot that is installed", "error", err)
+		}
+	})
+	return nil
+}
+
+// afterFetcher runs f in a goroutine, when the last one that worked in the node's directory for snapshots has ended.
+func (c *raftCore) afterFetcher(f func()) {
+	previous := c.fetcherEnded
+	ended := make(chan struct{})
+	c.fetcherEnded = ended
+	c.group.Go(func() {
+		defer close(ended)
+		if previous != nil {
+			<-previous
+		}
+		f()
+	})
+}
+
+func (c *raftCore) forgetStaged(f *fetched) error {
+	if err := f.discard(); err != nil {
+		c.logger.Warn("cannot remove a state that is not needed", "error", err)
+	}
+	return nil
+}

@@ -1,0 +1,80 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"quorate/node/raft"
+	"quorate/storage/objectstore"
+)
+
+// install puts a snapshot that was fetched in the place of state and log. The state goes first, atomically; a crash before the log is
+// reset leaves a state that is ahead of its log, and restore discards such a log.
+func (c *raftCore) install(f *fetched) error {
+	meta := f.manifest.Meta
+	sessions, err := loadSessions(meta.System)
+	if err != nil {
+		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
+	}
+	c.endBuilder()
+	if err := c.switchState(f); err != nil {
+		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
+	}
+	if term, err := c.log.Term(meta.Last.Index); err == nil && term == meta.Last.Term {
+		err = c.log.Purge(meta.Last)
+		if err != nil {
+			return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
+		}
+	} else if err := c.log.Reset(meta.Last); err != nil {
+		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
+	}
+	c.applied, c.sessions = meta.Last, sessions
+	c.appliedMembership = raft.MembershipAt{ID: meta.MembershipID, Membership: meta.Membership}
+	c.proposals.passed(meta.Last.Index)
+	c.engine.Installed(time.Now(), meta.Last, c.appliedMembership)
+	c.reads.applied(c.applied.Index)
+	s := &c.snapshots
+	s.localLast = meta.Last
+	s.durable = meta.Last.Index
+	s.status.InstalledIndex, s.status.InstallTook, s.status.Problem = meta.Last.Index, time.Since(f.began), ""
+	c.logger.Info("snapshot installed", "index", meta.Last.Index, "bytes", f.ref.Bytes, "took", s.status.InstallTook)
+	return nil
+}
+
+// switchState is the part of an installation that the state machine does.
+func (c *raftCore) switchState(f *fetched) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("state machine: panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	if f.staged != nil {
+		if err := f.staged.Install(); err != nil {
+			return fmt.Errorf("state machine: %w", err)
+		}
+		return nil
+	}
+	return restoreFrom(context.Background(), c.sm, c.snapshots.local, f.manifest)
+}
+
+// restoreFrom gives a snapshot in a directory to the state machine.
+func restoreFrom(ctx context.Context, sm StateMachine, from objectstore.Blobs, m *objectstore.Manifest) error {
+	r := objectstore.Reader(ctx, from, m, objectstore.Retry{})
+	if err := errors.Join(sm.Restore(ctx, m.Meta, r), r.Close()); err != nil {
+		return fmt.Errorf("state machine: restore: %w", err)
+	}
+	return nil
+}
+
+// sweepParts removes all but the newest complete snapshots of a directory; parts that no manifest names stay if there is no manifest at
+// all, since they are what a fetch left that was broken off.
+func sweepParts(ctx context.Context, dir *objectstore.Directory, keep int) error {
+	refs, _, err := objectstore.List(ctx, dir)
+	if err != nil || len(refs) <= keep {
+		return err
+	}
+	return sweepSnapshots(ctx, dir, keep, nil, 0)
+}

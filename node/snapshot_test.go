@@ -1,0 +1,165 @@
+package node_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"quorate/node"
+	"quorate/node/raft"
+	"quorate/storage/objectstore"
+)
+
+// fill proposes n commands and returns all that were acknowledged so far.
+func (c *cluster) fill(have []string, n int) []string {
+	c.t.Helper()
+	session, err := c.leader().OpenSession(within(c.t, 20*time.Second))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for range n {
+		command := fmt.Sprintf("c%d", len(have))
+		if _, err := session.Propose(within(c.t, 20*time.Second), []byte(command)); err != nil {
+			c.t.Fatal(err)
+		}
+		have = append(have, command)
+	}
+	return have
+}
+
+// purged waits until a node's log begins after an index.
+func (c *cluster) purged(id raft.NodeID, beyond uint64) node.Status {
+	c.t.Helper()
+	status, err := c.nodes[id].Wait(within(c.t, 20*time.Second), func(s node.Status) bool { return s.PurgedIndex > beyond })
+	if err != nil {
+		c.t.Fatalf("%v: purged %d, snapshot %+v", err, status.PurgedIndex, status.Snapshot)
+	}
+	return status
+}
+
+func TestLogsArePurgedAndMembersThatWereAwayGetASnapshot(t *testing.T) {
+	c := newStoringCluster(t, "n1", "n2", "n3")
+	c.start("n1", "n2", "n3")
+	var want []string
+	want = c.fill(want, 5)
+	away := raft.NodeID("n1")
+	if c.leader().Config().ID == away {
+		away = "n2"
+	}
+	c.stop(away)
+	want = c.fill(want, 200)
+	for id := range c.nodes {
+		status := c.purged(id, 100)
+		if status.LastIndex-status.PurgedIndex > 150 {
+			t.Errorf("%s keeps entries %d to %d", id, status.PurgedIndex, status.LastIndex)
+		}
+	}
+	c.start(away)
+	c.holds(away, want)
+	if c.states[away].restored == 0 {
+		t.Error("it had the log although that was purged")
+	}
+	status, err := c.nodes[away].Wait(within(t, 20*time.Second), func(s node.Status) bool { return s.Snapshot.InstalledIndex > 100 })
+	if err != nil || status.Snapshot.InstallTook <= 0 || status.OldestEntryAge < 0 {
+		t.Fatalf("%v %+v", err, status.Snapshot)
+	}
+	// Everyone restarts from the local snapshot and the log after it.
+	want = c.fill(want, 30)
+	for id := range c.nodes {
+		c.stop(id)
+		c.start(id)
+	}
+	want = c.fill(want, 1)
+	for id := range c.nodes {
+		c.holds(id, want)
+		if got := c.states[id].seen(); len(got) != len(want) {
+			t.Errorf("%s has %d commands, want %d", id, len(got), len(want))
+		}
+		if c.states[id].restored == 0 {
+			t.Errorf("%s replayed a log that is purged", id)
+		}
+	}
+}
+
+func TestANewMemberGetsASnapshotThenTheLog(t *testing.T) {
+	c := newStoringCluster(t, "n1")
+	c.start("n1")
+	want := c.fill(nil, 120)
+	c.purged("n1", 50)
+	c.join("n2", "n3")
+	if _, err := c.nodes["n1"].ChangeMembership(within(t, 30*time.Second), node.MembershipChange{Voters: []raft.NodeID{"n1", "n2", "n3"}}); err != nil {
+		t.Fatal(err)
+	}
+	want = c.fill(want, 5)
+	for _, id := range []raft.NodeID{"n2", "n3"} {
+		c.holds(id, want)
+		// Membership that came by a snapshot, and after it, is there after a restart.
+		c.stop(id)
+		c.start(id)
+		if got := voters(c.nodes[id]); got != "[n1 n2 n3]" {
+			t.Errorf("%s restarted with voters %s", id, got)
+		}
+	}
+	want = c.fill(want, 1)
+	for id := range c.nodes {
+		c.holds(id, want)
+	}
+}
+
+func TestSnapshotByHandOnLeaderAndFollowerIsOneObject(t *testing.T) {
+	c := newStoringCluster(t, "n1", "n2", "n3")
+	c.tune = nil
+	c.start("n1", "n2", "n3")
+	c.fill(nil, 20)
+	ctx := within(t, 30*time.Second)
+	first, err := c.leader().Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, n := range c.nodes {
+		again, err := n.Snapshot(ctx)
+		if err != nil || again != first {
+			t.Errorf("%s: %+v %v, want %+v", id, again, err, first)
+		}
+	}
+	leader := c.leader()
+	if _, err := leader.Wait(ctx, func(s node.Status) bool { return s.Snapshot.Index == first.Last.Index }); err != nil {
+		t.Fatal(err)
+	}
+	// By hand the log is purged up to the snapshot and no further.
+	purged, err := leader.Purge(ctx, 1<<40)
+	if err != nil || purged.Index > first.Last.Index || purged.Index == 0 {
+		t.Errorf("purged up to %v, snapshot of %v: %v", purged, first.Last, err)
+	}
+}
+
+func TestWithoutJetStreamTheClusterServesAndSaysSo(t *testing.T) {
+	c := newCluster(t, "n1")
+	c.tune = func(cfg *node.Config) { cfg.SnapshotEntries, cfg.KeepEntries = 20, 5 }
+	c.start("n1")
+	want := c.fill(nil, 60)
+	status, err := c.nodes["n1"].Wait(within(t, 20*time.Second), func(s node.Status) bool { return s.Snapshot.Problem != "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(strings.Join(status.Warnings, " "), "the log is kept") || status.PurgedIndex != 0 {
+		t.Fatalf("%+v", status)
+	}
+	if _, err := c.nodes["n1"].Snapshot(within(t, 20*time.Second)); !errors.Is(err, objectstore.ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+	c.holds("n1", c.fill(want, 1))
+	// It comes back by itself when JetStream does.
+	port := c.server.Port()
+	if err := c.server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.server = startNATSAt(t, port, t.TempDir())
+	if _, err := c.nodes["n1"].Wait(within(t, 30*time.Second), func(s node.Status) bool {
+		return s.Snapshot.Problem == "" && s.Snapshot.Index > 0 && s.PurgedIndex > 0
+	}); err != nil {
+		t.Fatal(err, c.nodes["n1"].Status().Snapshot)
+	}
+}

@@ -170,7 +170,7 @@ func (f *File) read() error {
 		if seekErr != nil {
 			return seekErr
 		}
-		if _, twice := f.index[header.Name]; !twice && checkBlobName(header.Name) == nil && header.Typeflag == tar.TypeReg && at+header.Size <= stat.Size() {
+		if _, twice := f.index[header.Name]; !twice && checkBlobName(header.Name) == nil && header.Typeflag == tar.TypeReg && header.Size <= stat.Size()-at {
 			f.index[header.Name] = extent{at: at, size: header.Size}
 		}
 		header, err = in.Next()

@@ -22,7 +22,7 @@ import (
 type journal struct {
 	mu       sync.Mutex
 	commands []string
-	restored int // how often a snapshot was restored
+	restored int                        // how often a snapshot was restored
 	fault    func(command string) error // what Apply does instead, if it returns an error
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"quorate/node/raft"
 	"quorate/storage"
 	"quorate/storage/objectstore"
 )
@@ -44,6 +45,7 @@ type fetcher struct {
 	from     objectstore.Blobs
 	to       *objectstore.Directory
 	ref      storage.SnapshotRef
+	cluster  raft.ClusterID
 	sm       StateMachine
 	progress *fetchProgress
 	// inMemory: what was fetched is kept, because it stands for the state after a restart.
@@ -66,7 +68,7 @@ func (c *raftCore) fetch(ctx context.Context, ref storage.SnapshotRef) {
 		return
 	}
 	ctx, s.fetching = context.WithCancel(ctx)
-	f := &fetcher{from: s.shared, to: s.local, ref: ref, sm: c.sm, progress: c.fetchProgress, inMemory: c.inMemory()}
+	f := &fetcher{from: s.shared, to: s.local, ref: ref, cluster: c.genesis.ClusterID(), sm: c.sm, progress: c.fetchProgress, inMemory: c.inMemory()}
 	s.status.Fetching = ref.Last.Index
 	c.logger.Info("fetching a snapshot", "index", ref.Last.Index, "bytes", ref.Bytes)
 	c.afterFetcher(func() {
@@ -116,6 +118,9 @@ func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
 	}
 	if result.manifest, err = objectstore.Open(ctx, f.to, f.ref); err != nil {
 		return fmt.Errorf("open what was fetched: %w", err)
+	}
+	if result.manifest.Cluster != f.cluster {
+		return fmt.Errorf("it is a snapshot of cluster id %s, not of this cluster", result.manifest.Cluster)
 	}
 	staged, ok := f.sm.(StagedStateMachine)
 	if !ok {

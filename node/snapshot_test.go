@@ -97,7 +97,7 @@ func TestANewMemberGetsASnapshotThenTheLog(t *testing.T) {
 		c.holds(id, want)
 		// Membership that came by a snapshot, and after it, is there after a restart.
 		c.stop(id)
-		c.start(id)
+		c.join(id)
 		if got := voters(c.nodes[id]); got != "[n1 n2 n3]" {
 			t.Errorf("%s restarted with voters %s", id, got)
 		}

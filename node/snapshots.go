@@ -31,7 +31,7 @@ type snapshots struct {
 	building     bool
 	stopBuilder  context.CancelFunc
 	builderEnded chan struct{}
-	wanted   bool
+	wanted       bool
 	// whole: the next one is built anew and every part of it sent again, because something in the store is damaged.
 	whole   bool
 	waiting []func(storage.SnapshotRef, error)

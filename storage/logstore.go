@@ -8,7 +8,7 @@ import (
 
 var (
 	// ErrPurged is returned by a LogReader for entries that were purged: only a snapshot holds them now.
-	ErrPurged = errors.New("log entries are purged")
+	ErrPurged = raft.ErrPurged
 	// ErrOutOfRange is returned by a LogReader for entries after the last one.
 	ErrOutOfRange = errors.New("log entries are not there yet")
 	// ErrCorrupt is wrapped by every error about bytes that are not what was written: a wrong checksum, a gap, a bad

@@ -1,6 +1,7 @@
 package raft
 
 import (
+	"errors"
 	"sort"
 	"time"
 )
@@ -19,7 +20,10 @@ type ReplicatorConfig struct {
 // bounded memory. Those that keep the leader known go on.
 const maxHeartbeats = 16
 
-// LogTerms gives the term of an entry of the leader's log.
+// ErrPurged says that an entry is purged: only a snapshot holds it now.
+var ErrPurged = errors.New("log entries are purged")
+
+// LogTerms gives the term of an entry of the leader's log, or ErrPurged.
 type LogTerms interface {
 	Term(index uint64) (uint64, error)
 }
@@ -352,6 +356,9 @@ func (r *Replicator) afterHint(prev, hint LogID, log LogTerms) (uint64, error) {
 	var failed error
 	n := sort.Search(int(hi-lo), func(i int) bool {
 		term, err := log.Term(hi - uint64(i))
+		if errors.Is(err, ErrPurged) {
+			return true // committed, so it agrees; what follows it will be found purged as well, and a snapshot offered
+		}
 		if err != nil {
 			failed = err
 			return true

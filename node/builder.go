@@ -78,7 +78,7 @@ func (c *raftCore) build(ctx context.Context) {
 			Last: c.applied, Membership: c.appliedMembership.Membership, MembershipID: c.appliedMembership.ID, System: c.systemRecords(),
 		},
 	}
-	if c.engine.Serving() {
+	if c.engine.Role() == raft.Leader {
 		b.shared = s.shared
 		if len(result.waiting) == 0 && result.wanted {
 			b.serves = max(1, c.log.Purged().Index)

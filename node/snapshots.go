@@ -125,7 +125,8 @@ func (c *raftCore) dueSnapshot(now time.Time) bool {
 		return false
 	}
 	if len(s.waiting) > 0 || s.wanted {
-		return c.engine.Serving() || c.inMemory()
+		// Also before its first own entry is committed: perhaps it takes the snapshot's receiver to commit that.
+		return c.engine.Role() == raft.Leader || c.inMemory()
 	}
 	if c.switches.NoSnapshots {
 		return false

@@ -372,7 +372,7 @@ func (r *Replicator) afterHint(prev, hint LogID, log LogTerms) (uint64, error) {
 }
 
 // Failed tells that a message was not answered: nobody was there, or time ran out. What followed it may be lost as well. It
-// probes again from what is matched, as soon as the peer answers a heartbeat.
+// probes again where that message began, as soon as the peer answers a heartbeat.
 func (r *Replicator) Failed(id uint64) {
 	if f, ok := r.take(id); ok {
 		r.progress.Unreachable = true
@@ -388,7 +388,9 @@ func (r *Replicator) lost(f flight) {
 	if f.heartbeat || f.epoch != r.epoch {
 		return
 	}
-	r.restart(r.matched.Index + 1)
+	// From there, and not from what is matched: a peer of which nothing is known yet usually has the log up to there, and what is matched
+	// may be purged meanwhile. If it does not, its conflict hint says so.
+	r.restart(f.prev.Index + 1)
 	r.paused = true
 }
 

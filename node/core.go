@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"quorate/node/raft"
@@ -47,6 +48,8 @@ type raftCore struct {
 	fetchProgress *fetchProgress
 	fetcherEnded  chan struct{}
 	ended         chan struct{}
+	// heard is shared with those who ask how stale the state may be.
+	heard *atomic.Int64
 	// fail stops the node.
 	fail    func(error)
 	reads   readWaiters
@@ -89,7 +92,18 @@ func (c *raftCore) run(ctx context.Context) error {
 		if err := c.execute(ctx, c.engine.Output()); err != nil {
 			return err
 		}
+		c.noteHeard()
 		timer.Reset(time.Until(c.engine.Deadline()))
+	}
+}
+
+func (c *raftCore) noteHeard() {
+	heard, leads := c.engine.QuorumAck()
+	if !leads {
+		heard = c.engine.LeaderHeard()
+	}
+	if !heard.IsZero() {
+		c.heard.Store(heard.UnixNano())
 	}
 }
 

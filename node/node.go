@@ -10,6 +10,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -35,6 +36,8 @@ type Node struct {
 	gather *gathering
 
 	fetchProgress fetchProgress
+	// heard is when this node last heard of a leader, or as leader of its quorum, in nanoseconds since 1970; zero for never.
+	heard atomic.Int64
 
 	cancel context.CancelCauseFunc
 	done   chan struct{}
@@ -309,6 +312,16 @@ func (n *Node) admit(data []byte) error {
 
 // MaxCommandBytes is the largest command that Propose takes; 0 while the genesis is not agreed.
 func (n *Node) MaxCommandBytes() int { return int(n.limit.Load()) }
+
+// Staleness is how old the state may be that a local read sees: how long ago this node heard of a leader or, as leader, of its quorum. It is
+// false if it never did.
+func (n *Node) Staleness() (time.Duration, bool) {
+	heard := n.heard.Load()
+	if heard == 0 {
+		return 0, false
+	}
+	return max(0, time.Since(time.Unix(0, heard))), true
+}
 
 // Conn is the NATS connection for client traffic: services on top of the node subscribe here, so that no flood of requests
 // delays a heartbeat, which travels on another. It is nil until NATS was reached, and if Config.Transport

@@ -178,6 +178,7 @@ func (n *Node) newCore(genesis storage.Genesis, r restored, syncing chan<- syncI
 		sessions:  r.sessions,
 		ended:     make(chan struct{}),
 		fail:      n.fail,
+		heard:     &n.heard,
 
 		fetchProgress:     &n.fetchProgress,
 		appliedMembership: r.memberships[0],

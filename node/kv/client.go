@@ -27,11 +27,12 @@ type Entry struct {
 	Time time.Time
 }
 
-// Client is a client of a cluster's key-value store. It is safe from several goroutines; operations that are asked for while others
+// Client is a client of a cluster's key-value store. Its writes take effect exactly once: it has a session, so that it can send a write
+// again when a leader was lost with it. It is safe from several goroutines; operations that are asked for while others
 // are under way share messages with each other, and a lone one waits for nothing.
 type Client struct {
-	nc      *nats.Conn
-	subject string // <prefix>.<cluster>.kv.
+	nc   *nats.Conn
+	stem string // <prefix>.<cluster>.
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -39,6 +40,8 @@ type Client struct {
 	writes lane
 	reads  lane
 	mail   *mailbox
+
+	session clientSession
 
 	limits limits
 	// leader is the newest one that answered.
@@ -48,10 +51,17 @@ type Client struct {
 // ClientOption changes what NewClient makes.
 type ClientOption func(*clientOptions)
 
-type clientOptions struct{ prefix string }
+type clientOptions struct {
+	prefix     string
+	noSessions bool
+}
 
 // WithPrefix sets the first token of the cluster's subjects, "quorate" by default.
 func WithPrefix(prefix string) ClientOption { return func(o *clientOptions) { o.prefix = prefix } }
+
+// WithoutSession makes the client do without a session: a write that was sent and not answered is not sent again, and its outcome is
+// unknown.
+func WithoutSession() ClientOption { return func(o *clientOptions) { o.noSessions = true } }
 
 // NewClient returns a client of the named cluster over nc, which stays the caller's.
 func NewClient(nc *nats.Conn, cluster string, opts ...ClientOption) (*Client, error) {
@@ -67,7 +77,8 @@ func NewClient(nc *nats.Conn, cluster string, opts ...ClientOption) (*Client, er
 		return nil, fmt.Errorf("new client: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Client{nc: nc, subject: o.prefix + "." + cluster + ".kv.", ctx: ctx, cancel: cancel, mail: mail}
+	c := &Client{nc: nc, stem: o.prefix + "." + cluster + ".", ctx: ctx, cancel: cancel, mail: mail}
+	c.session.off = o.noSessions
 	c.writes = newLane(c.sendWrites)
 	c.reads = newLane(c.sendReads)
 	c.group.Go(func() { c.dispatch(&c.writes) })
@@ -90,10 +101,11 @@ func IfRevision(revision uint64) WriteOption {
 	return func(op *kvpb.Op) { op.Conditional, op.Expected = true, revision }
 }
 
-// Put stores value under key and returns the revision. It blocks until the write is durable on a majority, or the context ends;
-// value must not be changed before that, and not at all if the context ended the wait.
+// Put stores value under key and returns the revision. It blocks until the write is durable on a majority, and tries again by itself, or
+// until the context ends; value must not be changed before that, and not at all if the context ended the wait.
 //
-// Errors: ErrCondition, ErrInvalidKey, *TooLargeError, ErrUnavailable: nothing was changed; ErrUnknownOutcome.
+// Errors: ErrCondition, ErrInvalidKey, *TooLargeError, ErrUnavailable: nothing was changed; ErrUnknownOutcome: it was sent, and the
+// context ended before the answer.
 func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...WriteOption) (revision uint64, err error) {
 	return c.write(ctx, "put", &kvpb.Op{Kind: opPut, Key: []byte(key), Value: value}, opts)
 }
@@ -141,10 +153,18 @@ func outcomeError(outcome *kvpb.OpOutcome) error {
 	return fmt.Errorf("the cluster answered with outcome %d, which this client does not know: %w", outcome.Status, ErrUnknownOutcome)
 }
 
-// Get returns the newest version of key. It is linearizable. Errors: ErrNotFound, ErrInvalidKey, ErrUnavailable.
-func (c *Client) Get(ctx context.Context, key string) (Entry, error) {
+// Get returns the newest version of key. It is linearizable, unless an option says otherwise. Errors: ErrNotFound, ErrInvalidKey,
+// ErrUnavailable.
+func (c *Client) Get(ctx context.Context, key string, opts ...ReadOption) (Entry, error) {
 	if err := checkKey(key); err != nil {
 		return Entry{}, fmt.Errorf("get: %w", err)
+	}
+	if o := readOptions(opts); o.elsewhere() {
+		entry, err := c.getElsewhere(ctx, key, o)
+		if err != nil {
+			return Entry{}, fmt.Errorf("get %q: %w", key, err)
+		}
+		return entry, nil
 	}
 	o := &operation{ctx: ctx, read: key, done: make(chan struct{})}
 	if err := c.submit(&c.reads, o); err != nil {
@@ -162,16 +182,19 @@ func entryOf(v *kvpb.Version) Entry {
 
 // List yields the entries whose keys begin with prefix, in key order, all as of one revision, that of the first page. With keysOnly,
 // values are left out. It fetches page by page; an error ends the sequence.
-func (c *Client) List(ctx context.Context, prefix string, keysOnly bool) iter.Seq2[Entry, error] {
+func (c *Client) List(ctx context.Context, prefix string, keysOnly bool, opts ...ReadOption) iter.Seq2[Entry, error] {
+	o := readOptions(opts)
 	return func(yield func(Entry, error) bool) {
-		r := &kvpb.RangeRequest{Version: commandVersion, Prefix: []byte(prefix), KeysOnly: keysOnly}
+		r := &kvpb.RangeRequest{Version: commandVersion, Prefix: []byte(prefix), KeysOnly: keysOnly, Consistency: o.consistency}
+		op := o.subject("range")
 		for {
 			var page kvpb.RangeResponse
-			err := c.ask(ctx, "range", r.MarshalVT, page.UnmarshalVT)
+			err := c.ask(ctx, op, r.MarshalVT, page.UnmarshalVT)
 			if err != nil {
 				yield(Entry{}, fmt.Errorf("list %q: %w", prefix, err))
 				return
 			}
+			o.report(page.StalenessNs, page.Node)
 			for _, v := range page.Versions {
 				if !yield(entryOf(v), nil) {
 					return
@@ -179,6 +202,10 @@ func (c *Client) List(ctx context.Context, prefix string, keysOnly bool) iter.Se
 			}
 			if !page.More || len(page.Versions) == 0 {
 				return
+			}
+			if o.local() && o.node == "" {
+				o.node = page.Node // all pages from one node
+				op = o.subject("range")
 			}
 			r.Revision, r.After = page.Revision, page.Versions[len(page.Versions)-1].Key
 		}
@@ -188,7 +215,7 @@ func (c *Client) List(ctx context.Context, prefix string, keysOnly bool) iter.Se
 // MaxValueBytes asks the cluster for the most bytes that a value and its key may have together.
 func (c *Client) MaxValueBytes(ctx context.Context) (int, error) {
 	var leader kvpb.Leader
-	if err := c.ask(ctx, "leader", (&kvpb.Leader{}).MarshalVT, leader.UnmarshalVT); err != nil {
+	if err := c.ask(ctx, "kv.leader", (&kvpb.Leader{}).MarshalVT, leader.UnmarshalVT); err != nil {
 		return 0, fmt.Errorf("ask for the limit: %w", err)
 	}
 	c.limits.set(int(leader.MaxCommandBytes))
@@ -198,7 +225,7 @@ func (c *Client) MaxValueBytes(ctx context.Context) (int, error) {
 // Leader returns the id of the node that serves now. Errors: ErrUnavailable.
 func (c *Client) Leader(ctx context.Context) (string, error) {
 	var leader kvpb.Leader
-	if err := c.ask(ctx, "leader", (&kvpb.Leader{}).MarshalVT, leader.UnmarshalVT); err != nil {
+	if err := c.ask(ctx, "kv.leader", (&kvpb.Leader{}).MarshalVT, leader.UnmarshalVT); err != nil {
 		return "", fmt.Errorf("ask for the leader: %w", err)
 	}
 	return leader.Node, nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"quorate/node"
 	"quorate/node/kv"
 )
 
@@ -176,7 +177,7 @@ func TestWriteInTheHandsOfALeaderThatDies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := c.client()
+	client := c.client(kv.WithoutSession())
 	result := make(chan error, 1)
 	go func() {
 		_, err := client.Put(within(t, time.Hour), "k", []byte("v"))
@@ -228,14 +229,8 @@ func TestClientGoesOnWithTheNextLeader(t *testing.T) {
 	ctx := within(t, 60*time.Second)
 	for round := range 3 {
 		key := fmt.Sprint("round", round)
-		for {
-			_, err := client.Put(ctx, key, []byte("v"))
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, kv.ErrUnknownOutcome) {
-				t.Fatal(err)
-			}
+		if _, err := client.Put(ctx, key, []byte("v")); err != nil { // sent again by itself, if need be
+			t.Fatal(err)
 		}
 		leader, err := client.Leader(ctx)
 		if err != nil {
@@ -272,5 +267,134 @@ func TestNoRespondersIsNoAnswer(t *testing.T) {
 		if err := <-result; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A counter, each step conditional on the step before: if a write that is sent again took effect twice, its second answer would be that
+// the condition is not met.
+func TestACounterNeverCountsTwice(t *testing.T) {
+	c := startCluster(t, "n1", "n2", "n3")
+	conn := c.connect()
+	client, err := kv.NewClient(conn, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	ctx := within(t, 90*time.Second)
+	trouble, stop := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	group.Go(func() { // answers get lost
+		tick := time.NewTicker(17 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				_ = conn.ForceReconnect()
+			case <-trouble.Done():
+				return
+			}
+		}
+	})
+	var revision uint64
+	for i := range 400 {
+		if i%100 == 50 { // leaders go
+			leader, err := client.Leader(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for id, m := range c.nodes {
+				if string(id) == leader {
+					m.stop()
+					c.start(id)
+					break
+				}
+			}
+		}
+		if revision, err = client.Put(ctx, "counter", fmt.Append(nil, i+1), kv.IfRevision(revision)); err != nil {
+			t.Fatalf("step %d: %v", i+1, err)
+		}
+	}
+	stop()
+	group.Wait()
+	if entry, err := client.Get(ctx, "counter"); err != nil || string(entry.Value) != "400" || entry.Revision != revision {
+		t.Fatalf("%+v %v", entry, err)
+	}
+}
+
+// Over plain NATS an id does the same.
+func TestAMessageIDOverPlainNATSCountsOnce(t *testing.T) {
+	c := startCluster(t, "n1")
+	conn := c.connect()
+	if _, err := c.client().Leader(within(t, 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	put := func(id, value string) *nats.Msg {
+		t.Helper()
+		m := nats.NewMsg("quorate.test.kv.put.k")
+		m.Header.Set(kv.HeaderMessageID, id)
+		m.Data = []byte(value)
+		reply, err := conn.RequestMsg(m, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reply
+	}
+	first := put("a", "1").Header.Get(kv.HeaderRevision)
+	if again := put("a", "2").Header.Get(kv.HeaderRevision); again != first || first == "" {
+		t.Errorf("first revision %q, then %q", first, again)
+	}
+	if other := put("b", "3").Header.Get(kv.HeaderRevision); other == first {
+		t.Errorf("another id got revision %s too", other)
+	}
+	if code := put(strings.Repeat("x", 300), "4").Header.Get("Nats-Service-Error-Code"); code != "400" {
+		t.Errorf("an id that is too long: code %q", code)
+	}
+}
+
+func TestReadsAtAnyNode(t *testing.T) {
+	c := startCluster(t, "n1", "n2", "n3")
+	client := c.client()
+	ctx := within(t, 60*time.Second)
+	for i := range 20 {
+		value := fmt.Append(nil, i)
+		if _, err := client.Put(ctx, "k", value); err != nil {
+			t.Fatal(err)
+		}
+		node := string(c.members[i%3])
+		if entry, err := client.Get(ctx, "k", kv.FromNode(node)); err != nil || !bytes.Equal(entry.Value, value) {
+			t.Fatalf("linearizable read at %s after a write of %s: %q %v", node, value, entry.Value, err)
+		}
+		n := 0
+		for entry, err := range client.List(ctx, "", false, kv.FromNode(node)) {
+			if n++; err != nil || !bytes.Equal(entry.Value, value) {
+				t.Fatalf("list at %s: %q %v", node, entry.Value, err)
+			}
+		}
+		if n != 1 {
+			t.Fatalf("%d keys", n)
+		}
+	}
+	var source kv.Source
+	if _, err := client.Get(ctx, "k", kv.Local(&source)); err != nil || source.Node == "" || source.Staleness < 0 || source.Staleness > time.Minute {
+		t.Errorf("local read %v: %+v", err, source)
+	}
+	// Without a quorum a local read is served, a linearizable one is not.
+	if _, err := client.Get(ctx, "k", kv.FromNode("n1")); err != nil {
+		t.Fatal(err)
+	}
+	alone := c.nodes["n1"]
+	c.nodes["n2"].stop()
+	c.nodes["n3"].stop()
+	if entry, err := client.Get(ctx, "k", kv.Local(&source), kv.FromNode("n1")); err != nil || string(entry.Value) != "19" || source.Node != "n1" {
+		t.Errorf("%+v %v from %+v", entry, err, source)
+	}
+	if _, err := alone.Wait(ctx, func(s node.Status) bool { return s.Leader == "" }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Get(within(t, 300*time.Millisecond), "k", kv.FromNode("n1")); !errors.Is(err, kv.ErrUnavailable) {
+		t.Errorf("linearizable read in a minority: %v", err)
+	}
+	if _, err := client.Get(within(t, 300*time.Millisecond), "k", kv.Local(nil), kv.FromNode("n9")); !errors.Is(err, kv.ErrUnavailable) {
+		t.Errorf("read at nobody: %v", err)
 	}
 }

@@ -88,9 +88,9 @@ func (c *cluster) connect() *nats.Conn {
 	return conn
 }
 
-func (c *cluster) client() *kv.Client {
+func (c *cluster) client(opts ...kv.ClientOption) *kv.Client {
 	c.t.Helper()
-	client, err := kv.NewClient(c.connect(), "test")
+	client, err := kv.NewClient(c.connect(), "test", opts...)
 	if err != nil {
 		c.t.Fatal(err)
 	}

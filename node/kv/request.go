@@ -35,19 +35,46 @@ func retries() *backoff.ExponentialBackOff {
 	return b
 }
 
-// sendWrites sends one message of writes, again while nobody takes it. A message that was taken and not answered is not sent again.
+// sendWrites sends one message of writes. While nobody takes it, and with a session also when somebody took it and did not answer, it is
+// sent again, under the same number: it takes effect once.
 func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 	wait := retries()
-	for {
-		if operations = dropEnded(operations); len(operations) == 0 {
-			return
+	var n number
+	var request kvpb.BatchRequest
+	handed := false // perhaps it has taken effect
+	finish := func(err error) {
+		if handed && !errors.Is(err, ErrUnknownOutcome) {
+			err = unknown(err)
 		}
-		request := kvpb.BatchRequest{Version: commandVersion, Ops: make([]*kvpb.Op, len(operations))}
-		for i, o := range operations {
-			request.Ops[i] = o.write
+		for _, o := range operations {
+			o.finish(err)
+		}
+	}
+	defer func() { c.session.done(n) }()
+	for {
+		if !handed {
+			if operations = dropEnded(operations); len(operations) == 0 {
+				return
+			}
+			c.session.done(n)
+			var err error
+			if n, err = c.numberFor(ctx, operations); err != nil {
+				if ctx.Err() != nil {
+					err = ErrClosed
+				}
+				finish(err)
+				return
+			}
+			request = kvpb.BatchRequest{
+				Version: commandVersion, Ops: make([]*kvpb.Op, len(operations)),
+				Session: n.session, Sequence: n.sequence, LowWater: n.lowWater,
+			}
+			for i, o := range operations {
+				request.Ops[i] = o.write
+			}
 		}
 		var response kvpb.BatchResponse
-		err := c.once(ctx, operations, "batch", request.MarshalVT, response.UnmarshalVT)
+		err := c.once(ctx, operations, "kv.batch", request.MarshalVT, response.UnmarshalVT)
 		if err == nil && len(response.Ops) != len(operations) {
 			err = unknown(fmt.Errorf("%d answers to %d writes", len(response.Ops), len(operations)))
 		}
@@ -60,19 +87,66 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			c.leader.Store(response.Leader)
 			return
 		case errors.Is(err, ErrUnavailable): // nobody took it
-			pause(ctx, wait.NextBackOff())
-			if ctx.Err() == nil {
-				continue
+		case isExpired(err):
+			c.session.forget(n)
+			if handed {
+				finish(err)
+				return
 			}
-			err = ErrClosed
-		case errors.Is(err, errGone), isTimeout(err):
-			err = unknown(err)
+		case errors.Is(err, errGone), isTimeout(err), errors.Is(err, ErrUnknownOutcome):
+			handed = true
+			if n.session == 0 || ctx.Err() != nil {
+				finish(err)
+				return
+			}
+		default:
+			finish(err)
+			return
 		}
-		for _, o := range operations {
-			o.finish(err)
+		if handed && allEnded(operations) {
+			finish(unknown(context.DeadlineExceeded))
+			return
 		}
-		return
+		c.pauseFor(ctx, operations, wait.NextBackOff())
+		if ctx.Err() != nil {
+			finish(ErrClosed)
+			return
+		}
 	}
+}
+
+// numberFor takes a number of the session, as long as somebody waits for these operations.
+func (c *Client) numberFor(ctx context.Context, operations []*operation) (number, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if len(operations) == 1 {
+		defer context.AfterFunc(operations[0].ctx, cancel)()
+	} else {
+		latest := time.Time{}
+		for _, o := range operations {
+			deadline, ok := o.ctx.Deadline()
+			if !ok {
+				return c.session.take(ctx, c)
+			}
+			if deadline.After(latest) {
+				latest = deadline
+			}
+		}
+		ctx, cancel = context.WithDeadline(ctx, latest)
+		defer cancel()
+	}
+	return c.session.take(ctx, c)
+}
+
+// pauseFor waits, but a lone operation not longer than its caller.
+func (c *Client) pauseFor(ctx context.Context, operations []*operation, d time.Duration) {
+	if len(operations) == 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(operations[0].ctx, cancel)()
+	}
+	pause(ctx, d)
 }
 
 // sendReads sends one message of reads, again until it is answered: reading twice does no harm.
@@ -87,7 +161,7 @@ func (c *Client) sendReads(ctx context.Context, operations []*operation) {
 			request.Keys[i] = []byte(o.read)
 		}
 		var response kvpb.ReadResponse
-		err := c.once(ctx, operations, "read", request.MarshalVT, response.UnmarshalVT)
+		err := c.once(ctx, operations, "kv.read", request.MarshalVT, response.UnmarshalVT)
 		var refused *RequestError
 		switch {
 		case err == nil && len(response.Versions) <= len(operations):
@@ -196,7 +270,7 @@ func (c *Client) await(ctx context.Context, operations []*operation, op string, 
 			return nil, err
 		}
 	}
-	answer, forget, err := c.mail.send(c.subject+op, b)
+	answer, forget, err := c.mail.send(c.stem+op, b)
 	if err != nil {
 		return nil, err
 	}
@@ -254,7 +328,7 @@ func allEnded(operations []*operation) bool {
 
 // askLeader asks who leads now, and notes it. nats.ErrNoResponders: nobody.
 func (c *Client) askLeader(ctx context.Context) (*kvpb.Leader, error) {
-	answer, forget, err := c.mail.send(c.subject+"leader", nil)
+	answer, forget, err := c.mail.send(c.stem+"kv.leader", nil)
 	if err != nil {
 		return nil, err
 	}

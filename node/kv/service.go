@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go/micro"
 
@@ -20,12 +21,16 @@ const (
 	HeaderRevision   = "Quorate-Revision"
 	HeaderIfRevision = "Quorate-If-Revision"
 	HeaderLimit      = "Quorate-Limit"
+	// HeaderMessageID makes a write over plain NATS take effect once: of those with the same id, within two minutes, only the first does,
+	// and all get its answer.
+	HeaderMessageID = "Nats-Msg-Id"
 )
 
 // Error codes of the service, in Nats-Service-Error-Code.
 const (
 	codeBadRequest  = "400"
 	codeNotFound    = "404"
+	codeSession     = "410"
 	codeCondition   = "409"
 	codeTooLarge    = "413"
 	codeUnavailable = "503"
@@ -43,7 +48,8 @@ type ServiceOptions struct {
 	Logger *slog.Logger
 }
 
-// Service answers clients over NATS while its node leads.
+// Service answers clients over NATS: reads always, on subjects of the node's own, and writes and reads on the cluster's subjects while
+// its node leads.
 type Service struct {
 	node    *node.Node
 	store   *Store
@@ -77,8 +83,21 @@ func (s *Service) Close() error {
 // run follows the node's leadership.
 func (s *Service) run(changes <-chan node.Status) {
 	defer close(s.ended)
-	var current *leaderService
+	var current, reader *server
+	defer func() {
+		if reader != nil {
+			reader.close()
+		}
+	}()
 	for status := range changes {
+		if reader == nil && s.node.Conn() != nil {
+			started, err := s.serveReads()
+			if err != nil {
+				s.options.Logger.Error("cannot serve reads", "error", err)
+			} else {
+				reader = started
+			}
+		}
 		if current != nil && (!status.Serving || status.Term != current.term) {
 			current.close()
 			current = nil
@@ -100,9 +119,10 @@ func (s *Service) run(changes <-chan node.Status) {
 // Bounds of what waits in a service; beyond them clients are told that it is busy.
 const maxWaiting = 16 << 10
 
-// leaderService is the service during one leadership.
-type leaderService struct {
+// server is the service during one leadership, or that of reads at a node, in all its roles.
+type server struct {
 	*Service
+	// term of the leadership; zero for the reads of any node.
 	term    uint64
 	service micro.Service
 	cancel  context.CancelFunc
@@ -110,6 +130,8 @@ type leaderService struct {
 	group   sync.WaitGroup
 	writes  chan writing
 	reads   chan reading
+	// readIndex gets the index that the node must have applied for the reads that wait, and waits until it has.
+	readIndex func(context.Context) (uint64, error)
 }
 
 // writing is a proposal on its way, with what to do when it is decided.
@@ -118,6 +140,8 @@ type writing struct {
 	request micro.Request
 	// single: one operation over plain NATS, answered in headers.
 	single bool
+	// session: the registration of one.
+	session bool
 }
 
 // reading is a request that waits for a read index.
@@ -127,7 +151,7 @@ type reading struct {
 	answer func(request micro.Request, index uint64) error
 }
 
-func (s *Service) lead(status node.Status) (*leaderService, error) {
+func (s *Service) lead(status node.Status) (*server, error) {
 	config := s.node.Config()
 	service, err := micro.AddService(s.node.Conn(), micro.Config{
 		Name:        ServiceName,
@@ -139,10 +163,11 @@ func (s *Service) lead(status node.Status) (*leaderService, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &leaderService{
+	l := &server{
 		Service: s, term: status.Term, service: service, cancel: cancel, ended: ctx.Done,
 		writes: make(chan writing, maxWaiting), reads: make(chan reading, maxWaiting),
 	}
+	l.readIndex = l.leaderReadIndex
 	l.group.Go(func() { l.answerWrites(ctx) })
 	l.group.Go(func() { l.answerReads(ctx) })
 	group := service.AddGroup(config.Prefix+"."+config.Cluster+".kv", micro.WithGroupQueueGroupDisabled())
@@ -151,7 +176,7 @@ func (s *Service) lead(status node.Status) (*leaderService, error) {
 		handle        micro.HandlerFunc
 	}{
 		{"put", "put.>", l.put}, {"get", "get.>", l.get}, {"del", "del.>", l.del},
-		{"batch", "batch", l.batch}, {"read", "read", l.read}, {"range", "range", l.list}, {"leader", "leader", l.leader},
+		{"batch", "batch", l.batch}, {"session", "session", l.session}, {"read", "read", l.read}, {"range", "range", l.list}, {"leader", "leader", l.leader},
 	} {
 		// Without a queue group: a paused old leader in a group would swallow requests.
 		err := group.AddEndpoint(endpoint.name, endpoint.handle, micro.WithEndpointSubject(endpoint.subject),
@@ -164,7 +189,53 @@ func (s *Service) lead(status node.Status) (*leaderService, error) {
 	return l, nil
 }
 
-func (l *leaderService) close() {
+// serveReads serves reads at this node, whatever its role: on subjects of its own, and, in a group with all others, on one for any node.
+func (s *Service) serveReads() (*server, error) {
+	config := s.node.Config()
+	service, err := micro.AddService(s.node.Conn(), micro.Config{
+		Name: ServiceName + "-reads", Version: s.options.Version,
+		Description: "reads at one node of the key-value store of Quorate cluster " + config.Cluster,
+		Metadata:    map[string]string{"cluster": config.Cluster, "node": string(config.ID)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &server{Service: s, service: service, cancel: cancel, ended: ctx.Done, reads: make(chan reading, maxWaiting), readIndex: s.node.ReadIndex}
+	l.group.Go(func() { l.answerReads(ctx) })
+	stem := config.Prefix + "." + config.Cluster
+	own := stem + ".node." + string(config.ID) + ".kv."
+	any := stem + ".kv.any."
+	for _, endpoint := range []struct {
+		name, subject string
+		handle        micro.HandlerFunc
+		queue         micro.EndpointOpt
+	}{
+		{"node-read", own + "read", l.read, micro.WithEndpointQueueGroupDisabled()},
+		{"node-range", own + "range", l.list, micro.WithEndpointQueueGroupDisabled()},
+		{"any-read", any + "read", l.read, micro.WithEndpointQueueGroup("any")},
+		{"any-range", any + "range", l.list, micro.WithEndpointQueueGroup("any")},
+	} {
+		err := service.AddEndpoint(endpoint.name, endpoint.handle, micro.WithEndpointSubject(endpoint.subject),
+			endpoint.queue, micro.WithEndpointPendingLimits(64<<10, 256<<20))
+		if err != nil {
+			l.close()
+			return nil, fmt.Errorf("serve %s: %w", endpoint.name, err)
+		}
+	}
+	return l, nil
+}
+
+// staleness of what this node has applied, in nanoseconds, or -1 if it never heard of a leader.
+func (l *server) staleness() int64 {
+	d, ok := l.node.Staleness()
+	if !ok {
+		return -1
+	}
+	return int64(d)
+}
+
+func (l *server) close() {
 	if err := l.service.Stop(); err != nil && l.node.Err() == nil {
 		l.options.Logger.Debug("stop the service", "error", err)
 	}
@@ -173,7 +244,7 @@ func (l *leaderService) close() {
 }
 
 // answerWrites answers proposals in the order in which they were made, which is that in which they are decided.
-func (l *leaderService) answerWrites(ctx context.Context) {
+func (l *server) answerWrites(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -188,13 +259,23 @@ func (l *leaderService) answerWrites(ctx context.Context) {
 	}
 }
 
-func (l *leaderService) answerWrite(w writing, result node.Result, err error) {
+func (l *server) answerWrite(w writing, result node.Result, err error) {
 	var notLeader *node.NotLeaderError
 	switch {
 	case errors.As(err, &notLeader):
 		return // a node that does not lead stays silent; the leader answers, or NATS says that there is none
+	case errors.Is(err, node.ErrSessionExpired):
+		l.fail(w.request, codeSession, err.Error())
+		return
+	case errors.Is(err, node.ErrLost):
+		l.fail(w.request, codeUnavailable, err.Error())
+		return
 	case err != nil:
 		l.fail(w.request, codeUnknown, ErrUnknownOutcome.Error())
+		return
+	}
+	if w.session {
+		l.respond(w.request, (&kvpb.SessionResponse{Session: result.ID.Index}).MarshalVT)
 		return
 	}
 	var outcome kvpb.Outcome
@@ -213,7 +294,7 @@ func (l *leaderService) answerWrite(w writing, result node.Result, err error) {
 	l.answerSingle(w.request, outcome.Ops[0])
 }
 
-func (l *leaderService) answerSingle(request micro.Request, outcome *kvpb.OpOutcome) {
+func (l *server) answerSingle(request micro.Request, outcome *kvpb.OpOutcome) {
 	revision := micro.WithHeaders(micro.Headers{HeaderRevision: {strconv.FormatUint(outcome.Revision, 10)}})
 	switch outcome.Status {
 	case outcomeDone:
@@ -227,11 +308,11 @@ func (l *leaderService) answerSingle(request micro.Request, outcome *kvpb.OpOutc
 	}
 }
 
-func (l *leaderService) put(request micro.Request) { l.single(request, opPut) }
-func (l *leaderService) del(request micro.Request) { l.single(request, opDelete) }
+func (l *server) put(request micro.Request) { l.single(request, opPut) }
+func (l *server) del(request micro.Request) { l.single(request, opDelete) }
 
 // single is one write over plain NATS: the key is the subject's tail, the value the payload.
-func (l *leaderService) single(request micro.Request, kind uint32) {
+func (l *server) single(request micro.Request, kind uint32) {
 	op := &kvpb.Op{Kind: kind, Key: []byte(l.keyOf(request))}
 	if err := checkKey(op.Key); err != nil {
 		l.fail(request, codeBadRequest, err.Error())
@@ -248,18 +329,18 @@ func (l *leaderService) single(request micro.Request, kind uint32) {
 		}
 		op.Conditional, op.Expected = true, expected
 	}
-	l.propose(request, []*kvpb.Op{op}, true)
+	l.propose(request, []*kvpb.Op{op}, true, node.Tag{MessageID: request.Headers().Get(HeaderMessageID)})
 }
 
 // keyOf is the part of the subject after `<prefix>.<cluster>.kv.<op>.`.
-func (l *leaderService) keyOf(request micro.Request) string {
+func (l *server) keyOf(request micro.Request) string {
 	config := l.node.Config()
 	tail := strings.TrimPrefix(request.Subject(), config.Prefix+"."+config.Cluster+".kv.")
 	_, key, _ := strings.Cut(tail, ".")
 	return key
 }
 
-func (l *leaderService) batch(request micro.Request) {
+func (l *server) batch(request micro.Request) {
 	var batch kvpb.BatchRequest
 	err := batch.UnmarshalVTUnsafe(request.Data())
 	if err == nil {
@@ -269,7 +350,22 @@ func (l *leaderService) batch(request micro.Request) {
 		l.fail(request, codeBadRequest, err.Error())
 		return
 	}
-	l.propose(request, batch.Ops, false)
+	l.propose(request, batch.Ops, false, node.Tag{Session: batch.Session, Sequence: batch.Sequence, LowWater: batch.LowWater})
+}
+
+// session registers a session for a client.
+func (l *server) session(request micro.Request) {
+	var r kvpb.SessionRequest
+	if err := r.UnmarshalVT(request.Data()); err != nil || r.Version != commandVersion || r.IdleNs <= 0 {
+		l.fail(request, codeBadRequest, fmt.Sprintf("request version %d, idle time %d ns: %v", r.Version, r.IdleNs, err))
+		return
+	}
+	pending, err := l.node.SubmitSession(time.Duration(r.IdleNs))
+	if err != nil {
+		l.fail(request, codeUnavailable, err.Error())
+		return
+	}
+	l.expect(writing{pending: pending, request: request, session: true})
 }
 
 // checkBatch refuses what must not get into the log.
@@ -283,7 +379,7 @@ func checkBatch(batch *kvpb.BatchRequest) error {
 	return checkOps(batch.Ops)
 }
 
-func (l *leaderService) propose(request micro.Request, ops []*kvpb.Op, single bool) {
+func (l *server) propose(request micro.Request, ops []*kvpb.Op, single bool, tag node.Tag) {
 	if len(l.writes) == cap(l.writes) {
 		l.fail(request, codeUnavailable, "busy: too many writes are waiting")
 		return
@@ -293,29 +389,36 @@ func (l *leaderService) propose(request micro.Request, ops []*kvpb.Op, single bo
 		l.fail(request, codeBadRequest, err.Error())
 		return
 	}
-	pending, err := l.node.Submit(command)
+	pending, err := l.node.SubmitTagged(command, tag)
 	var tooLarge *node.TooLargeError
 	switch {
+	case errors.Is(err, node.ErrConfig):
+		l.fail(request, codeBadRequest, err.Error())
 	case errors.As(err, &tooLarge):
 		limit := strconv.Itoa(tooLarge.Limit)
 		l.check(request.Error(codeTooLarge, tooLarge.Error(), nil, micro.WithHeaders(micro.Headers{HeaderLimit: {limit}})))
 	case err != nil:
 		l.fail(request, codeUnavailable, err.Error())
 	default:
-		select { // a few handlers may be here at once, so it can wait a moment
-		case l.writes <- writing{pending: pending, request: request, single: single}:
-		case <-l.ended():
-		}
+		l.expect(writing{pending: pending, request: request, single: single})
 	}
 }
 
-func (l *leaderService) get(request micro.Request) {
+// expect hands a proposal to the goroutine that answers it.
+func (l *server) expect(w writing) {
+	select { // a few handlers may be here at once, so it can wait a moment
+	case l.writes <- w:
+	case <-l.ended():
+	}
+}
+
+func (l *server) get(request micro.Request) {
 	key := l.keyOf(request)
 	if err := checkKey(key); err != nil {
 		l.fail(request, codeBadRequest, err.Error())
 		return
 	}
-	l.enqueue(request, func(request micro.Request, _ uint64) error {
+	l.enqueue(request, consistencyLinearizable, func(request micro.Request, _ uint64) error {
 		entry, err := l.store.Get(key, 0)
 		if errors.Is(err, ErrNotFound) {
 			return request.Error(codeNotFound, err.Error(), nil)
@@ -327,14 +430,14 @@ func (l *leaderService) get(request micro.Request) {
 	})
 }
 
-func (l *leaderService) read(request micro.Request) {
+func (l *server) read(request micro.Request) {
 	var read kvpb.ReadRequest
 	if err := read.UnmarshalVTUnsafe(request.Data()); err != nil || read.Version != commandVersion {
 		l.fail(request, codeBadRequest, fmt.Sprintf("request version %d: %v", read.Version, err))
 		return
 	}
-	l.enqueue(request, func(request micro.Request, _ uint64) error {
-		response := kvpb.ReadResponse{Leader: l.self()}
+	l.enqueue(request, read.Consistency, func(request micro.Request, _ uint64) error {
+		response := kvpb.ReadResponse{Leader: l.self(), Node: string(l.node.Config().ID), StalenessNs: l.staleness()}
 		limit, size := l.pageBytes(), 0
 		for _, key := range read.Keys {
 			entry, err := l.store.Get(string(key), 0)
@@ -352,13 +455,13 @@ func (l *leaderService) read(request micro.Request) {
 	})
 }
 
-func (l *leaderService) list(request micro.Request) {
+func (l *server) list(request micro.Request) {
 	var r kvpb.RangeRequest
 	if err := r.UnmarshalVT(request.Data()); err != nil || r.Version != commandVersion {
 		l.fail(request, codeBadRequest, fmt.Sprintf("request version %d: %v", r.Version, err))
 		return
 	}
-	l.enqueue(request, func(request micro.Request, index uint64) error {
+	l.enqueue(request, r.Consistency, func(request micro.Request, index uint64) error {
 		revision := r.Revision
 		if revision == 0 {
 			revision = index
@@ -370,7 +473,7 @@ func (l *leaderService) list(request micro.Request) {
 		if err != nil {
 			return err
 		}
-		response := kvpb.RangeResponse{Revision: revision, More: more}
+		response := kvpb.RangeResponse{Revision: revision, More: more, Node: string(l.node.Config().ID), StalenessNs: l.staleness()}
 		for _, entry := range entries {
 			response.Versions = append(response.Versions, versionOf(entry))
 		}
@@ -380,7 +483,7 @@ func (l *leaderService) list(request micro.Request) {
 }
 
 // pageBytes is how much an answer may hold: half of the largest message, which leaves room for what surrounds each entry.
-func (l *leaderService) pageBytes() int { return int(l.node.Conn().MaxPayload() / 2) }
+func (l *server) pageBytes() int { return int(l.node.Conn().MaxPayload() / 2) }
 
 func versionOf(entry Entry) *kvpb.Version {
 	v := &kvpb.Version{Key: []byte(entry.Key), Value: entry.Value, Revision: entry.Revision}
@@ -390,7 +493,23 @@ func versionOf(entry Entry) *kvpb.Version {
 	return v
 }
 
-func (l *leaderService) enqueue(request micro.Request, answer func(request micro.Request, index uint64) error) {
+// Consistencies of reads, as they stand on the wire.
+const (
+	consistencyLinearizable = 0
+	consistencyLocal        = 1
+)
+
+// enqueue has a linearizable read wait for its index; a local one is answered at once.
+func (l *server) enqueue(request micro.Request, consistency uint32, answer func(request micro.Request, index uint64) error) {
+	switch consistency {
+	case consistencyLinearizable:
+	case consistencyLocal:
+		l.answerAll([]reading{{request: request, answer: answer}}, l.node.Status().AppliedIndex, nil)
+		return
+	default:
+		l.fail(request, codeBadRequest, fmt.Sprintf("consistency %d is not known to this node", consistency))
+		return
+	}
 	select {
 	case l.reads <- reading{request: request, answer: answer}:
 	default:
@@ -399,7 +518,7 @@ func (l *leaderService) enqueue(request micro.Request, answer func(request micro
 }
 
 // answerReads takes all reads that wait, gets one read index for them, and answers them.
-func (l *leaderService) answerReads(ctx context.Context) {
+func (l *server) answerReads(ctx context.Context) {
 	var waiting []reading
 	for {
 		waiting = waiting[:0]
@@ -420,7 +539,7 @@ func (l *leaderService) answerReads(ctx context.Context) {
 	}
 }
 
-func (l *leaderService) readIndex(ctx context.Context) (uint64, error) {
+func (l *server) leaderReadIndex(ctx context.Context) (uint64, error) {
 	pending, err := l.node.SubmitRead()
 	if err != nil {
 		return 0, err
@@ -429,9 +548,9 @@ func (l *leaderService) readIndex(ctx context.Context) (uint64, error) {
 	return result.ID.Index, err
 }
 
-func (l *leaderService) answerAll(waiting []reading, index uint64, err error) {
+func (l *server) answerAll(waiting []reading, index uint64, err error) {
 	var notLeader *node.NotLeaderError
-	if errors.As(err, &notLeader) {
+	if errors.As(err, &notLeader) && l.term != 0 {
 		return // stay silent: the leader answers
 	}
 	for _, r := range waiting {
@@ -445,13 +564,13 @@ func (l *leaderService) answerAll(waiting []reading, index uint64, err error) {
 	}
 }
 
-func (l *leaderService) leader(request micro.Request) { l.respond(request, l.self().MarshalVT) }
+func (l *server) leader(request micro.Request) { l.respond(request, l.self().MarshalVT) }
 
-func (l *leaderService) self() *kvpb.Leader {
+func (l *server) self() *kvpb.Leader {
 	return &kvpb.Leader{Node: string(l.node.Config().ID), Term: l.term, MaxCommandBytes: uint64(l.node.MaxCommandBytes())}
 }
 
-func (l *leaderService) respond(request micro.Request, encode func() ([]byte, error)) {
+func (l *server) respond(request micro.Request, encode func() ([]byte, error)) {
 	b, err := encode()
 	if err != nil {
 		l.fail(request, codeUnavailable, err.Error())
@@ -460,11 +579,11 @@ func (l *leaderService) respond(request micro.Request, encode func() ([]byte, er
 	l.check(request.Respond(b))
 }
 
-func (l *leaderService) fail(request micro.Request, code, description string) {
+func (l *server) fail(request micro.Request, code, description string) {
 	l.check(request.Error(code, description, nil))
 }
 
-func (l *leaderService) check(err error) {
+func (l *server) check(err error) {
 	if err != nil {
 		l.options.Logger.Debug("cannot answer a client", "error", err)
 	}

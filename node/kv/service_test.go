@@ -81,13 +81,13 @@ func TestMicroServiceShowsUp(t *testing.T) {
 	conn := c.connect()
 	request(t, conn, "quorate.test.kv.put.a", []byte("1"), nil)
 	var ping micro.Ping
-	decode(t, request(t, conn, "$SRV.PING", nil, nil), &ping)
+	decode(t, request(t, conn, "$SRV.PING."+kv.ServiceName, nil, nil), &ping)
 	if ping.Name != kv.ServiceName {
 		t.Fatalf("ping: %+v", ping)
 	}
 	var info micro.Info
 	decode(t, request(t, conn, "$SRV.INFO."+kv.ServiceName, nil, nil), &info)
-	if len(info.Endpoints) != 7 || info.Metadata["cluster"] != "test" {
+	if len(info.Endpoints) != 8 || info.Metadata["cluster"] != "test" {
 		t.Fatalf("info: %+v", info)
 	}
 	for _, endpoint := range info.Endpoints {

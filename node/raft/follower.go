@@ -193,6 +193,9 @@ func (e *Engine) contradicts(req *AppendRequest, id LogID) (AppendResponse, bool
 	return AppendResponse{}, false
 }
 
+// LeaderHeard returns when the newest valid message of a leader arrived; zero if none did.
+func (e *Engine) LeaderHeard() time.Time { return e.following.heard }
+
 // rank is the node's place among the successors that the leader named, 0 for the preferred one.
 func (e *Engine) rank() int {
 	if i := slices.Index(e.following.successors, e.cfg.Self.ID); i >= 0 {

@@ -309,3 +309,16 @@ func TestReplicatorOfAnEmptyLog(t *testing.T) {
 	f.next(true)
 	f.quiet()
 }
+
+// A new leader's first probe is lost, and meanwhile its log is purged beyond what it knows of the peer: it must not think that the peer
+// needs a snapshot.
+func TestALostProbeIsRepeatedWhereItWas(t *testing.T) {
+	f := newFollow(t, terms{1, 1, 1})
+	first := f.next(false)
+	f.r.Failed(first.ID)
+	f.wait(heartbeat)
+	f.matched(f.next(true), 0)
+	if again := f.next(false); again.Prev != first.Prev || again.Lo != first.Lo {
+		t.Fatalf("first %+v, then %+v", first, again)
+	}
+}

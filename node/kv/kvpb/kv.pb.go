@@ -256,9 +256,14 @@ func (x *OpOutcome) GetRevision() uint64 {
 
 // BatchRequest asks for independent writes.
 type BatchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	Ops           []*Op                  `protobuf:"bytes,2,rep,name=ops,proto3" json:"ops,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Ops     []*Op                  `protobuf:"bytes,2,rep,name=ops,proto3" json:"ops,omitempty"`
+	// With a session, the same batch may be sent again under the same sequence number: it takes effect once. low_water is a number below
+	// which the client has all its answers.
+	Session       uint64 `protobuf:"varint,3,opt,name=session,proto3" json:"session,omitempty"`
+	Sequence      uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	LowWater      uint64 `protobuf:"varint,5,opt,name=low_water,json=lowWater,proto3" json:"low_water,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +312,124 @@ func (x *BatchRequest) GetOps() []*Op {
 	return nil
 }
 
+func (x *BatchRequest) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *BatchRequest) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *BatchRequest) GetLowWater() uint64 {
+	if x != nil {
+		return x.LowWater
+	}
+	return 0
+}
+
+// SessionRequest asks for a session, which expires when it was not used for a time.
+type SessionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	IdleNs        int64                  `protobuf:"varint,2,opt,name=idle_ns,json=idleNs,proto3" json:"idle_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionRequest) Reset() {
+	*x = SessionRequest{}
+	mi := &file_kv_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionRequest) ProtoMessage() {}
+
+func (x *SessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kv_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
+func (*SessionRequest) Descriptor() ([]byte, []int) {
+	return file_kv_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SessionRequest) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SessionRequest) GetIdleNs() int64 {
+	if x != nil {
+		return x.IdleNs
+	}
+	return 0
+}
+
+type SessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionResponse) Reset() {
+	*x = SessionResponse{}
+	mi := &file_kv_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionResponse) ProtoMessage() {}
+
+func (x *SessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kv_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
+func (*SessionResponse) Descriptor() ([]byte, []int) {
+	return file_kv_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SessionResponse) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
 type BatchResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ops           []*OpOutcome           `protobuf:"bytes,1,rep,name=ops,proto3" json:"ops,omitempty"`
@@ -317,7 +440,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_kv_proto_msgTypes[5]
+	mi := &file_kv_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -329,7 +452,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[5]
+	mi := &file_kv_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -342,7 +465,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{5}
+	return file_kv_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BatchResponse) GetOps() []*OpOutcome {
@@ -361,16 +484,18 @@ func (x *BatchResponse) GetLeader() *Leader {
 
 // ReadRequest asks for the newest versions of keys.
 type ReadRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	Keys          [][]byte               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Keys    [][]byte               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// 0 linearizable, 1 local: what the node that answers has applied.
+	Consistency   uint32 `protobuf:"varint,3,opt,name=consistency,proto3" json:"consistency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReadRequest) Reset() {
 	*x = ReadRequest{}
-	mi := &file_kv_proto_msgTypes[6]
+	mi := &file_kv_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -382,7 +507,7 @@ func (x *ReadRequest) String() string {
 func (*ReadRequest) ProtoMessage() {}
 
 func (x *ReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[6]
+	mi := &file_kv_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -395,7 +520,7 @@ func (x *ReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRequest.ProtoReflect.Descriptor instead.
 func (*ReadRequest) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{6}
+	return file_kv_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReadRequest) GetVersion() uint32 {
@@ -412,17 +537,28 @@ func (x *ReadRequest) GetKeys() [][]byte {
 	return nil
 }
 
+func (x *ReadRequest) GetConsistency() uint32 {
+	if x != nil {
+		return x.Consistency
+	}
+	return 0
+}
+
 type ReadResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Versions      []*Version             `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
-	Leader        *Leader                `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Versions []*Version             `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
+	Leader   *Leader                `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	// Of a local read: how long ago the node last heard of a leader, or as leader of its quorum; negative if never.
+	StalenessNs int64 `protobuf:"varint,3,opt,name=staleness_ns,json=stalenessNs,proto3" json:"staleness_ns,omitempty"`
+	// The node that answered.
+	Node          string `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReadResponse) Reset() {
 	*x = ReadResponse{}
-	mi := &file_kv_proto_msgTypes[7]
+	mi := &file_kv_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +570,7 @@ func (x *ReadResponse) String() string {
 func (*ReadResponse) ProtoMessage() {}
 
 func (x *ReadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[7]
+	mi := &file_kv_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +583,7 @@ func (x *ReadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResponse.ProtoReflect.Descriptor instead.
 func (*ReadResponse) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{7}
+	return file_kv_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReadResponse) GetVersions() []*Version {
@@ -464,6 +600,20 @@ func (x *ReadResponse) GetLeader() *Leader {
 	return nil
 }
 
+func (x *ReadResponse) GetStalenessNs() int64 {
+	if x != nil {
+		return x.StalenessNs
+	}
+	return 0
+}
+
+func (x *ReadResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 type Version struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -478,7 +628,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_kv_proto_msgTypes[8]
+	mi := &file_kv_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +640,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[8]
+	mi := &file_kv_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +653,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{8}
+	return file_kv_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Version) GetKey() []byte {
@@ -545,13 +695,14 @@ type RangeRequest struct {
 	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	KeysOnly      bool   `protobuf:"varint,5,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
 	Limit         uint32 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	Consistency   uint32 `protobuf:"varint,7,opt,name=consistency,proto3" json:"consistency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RangeRequest) Reset() {
 	*x = RangeRequest{}
-	mi := &file_kv_proto_msgTypes[9]
+	mi := &file_kv_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +714,7 @@ func (x *RangeRequest) String() string {
 func (*RangeRequest) ProtoMessage() {}
 
 func (x *RangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[9]
+	mi := &file_kv_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +727,7 @@ func (x *RangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeRequest.ProtoReflect.Descriptor instead.
 func (*RangeRequest) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{9}
+	return file_kv_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RangeRequest) GetVersion() uint32 {
@@ -621,18 +772,27 @@ func (x *RangeRequest) GetLimit() uint32 {
 	return 0
 }
 
+func (x *RangeRequest) GetConsistency() uint32 {
+	if x != nil {
+		return x.Consistency
+	}
+	return 0
+}
+
 type RangeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Versions      []*Version             `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
 	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	More          bool                   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	StalenessNs   int64                  `protobuf:"varint,4,opt,name=staleness_ns,json=stalenessNs,proto3" json:"staleness_ns,omitempty"`
+	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RangeResponse) Reset() {
 	*x = RangeResponse{}
-	mi := &file_kv_proto_msgTypes[10]
+	mi := &file_kv_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +804,7 @@ func (x *RangeResponse) String() string {
 func (*RangeResponse) ProtoMessage() {}
 
 func (x *RangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[10]
+	mi := &file_kv_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +817,7 @@ func (x *RangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeResponse.ProtoReflect.Descriptor instead.
 func (*RangeResponse) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{10}
+	return file_kv_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RangeResponse) GetVersions() []*Version {
@@ -681,6 +841,20 @@ func (x *RangeResponse) GetMore() bool {
 	return false
 }
 
+func (x *RangeResponse) GetStalenessNs() int64 {
+	if x != nil {
+		return x.StalenessNs
+	}
+	return 0
+}
+
+func (x *RangeResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 // Leader says who answers.
 type Leader struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -693,7 +867,7 @@ type Leader struct {
 
 func (x *Leader) Reset() {
 	*x = Leader{}
-	mi := &file_kv_proto_msgTypes[11]
+	mi := &file_kv_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +879,7 @@ func (x *Leader) String() string {
 func (*Leader) ProtoMessage() {}
 
 func (x *Leader) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[11]
+	mi := &file_kv_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +892,7 @@ func (x *Leader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leader.ProtoReflect.Descriptor instead.
 func (*Leader) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{11}
+	return file_kv_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Leader) GetNode() string {
@@ -760,35 +934,49 @@ const file_kv_proto_rawDesc = "" +
 	"\x03ops\x18\x01 \x03(\v2\x18.quorate.kv.v1.OpOutcomeR\x03ops\"?\n" +
 	"\tOpOutcome\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"M\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xa0\x01\n" +
 	"\fBatchRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12#\n" +
-	"\x03ops\x18\x02 \x03(\v2\x11.quorate.kv.v1.OpR\x03ops\"j\n" +
+	"\x03ops\x18\x02 \x03(\v2\x11.quorate.kv.v1.OpR\x03ops\x12\x18\n" +
+	"\asession\x18\x03 \x01(\x04R\asession\x12\x1a\n" +
+	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12\x1b\n" +
+	"\tlow_water\x18\x05 \x01(\x04R\blowWater\"C\n" +
+	"\x0eSessionRequest\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x17\n" +
+	"\aidle_ns\x18\x02 \x01(\x03R\x06idleNs\"+\n" +
+	"\x0fSessionResponse\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\"j\n" +
 	"\rBatchResponse\x12*\n" +
 	"\x03ops\x18\x01 \x03(\v2\x18.quorate.kv.v1.OpOutcomeR\x03ops\x12-\n" +
-	"\x06leader\x18\x02 \x01(\v2\x15.quorate.kv.v1.LeaderR\x06leader\";\n" +
+	"\x06leader\x18\x02 \x01(\v2\x15.quorate.kv.v1.LeaderR\x06leader\"]\n" +
 	"\vReadRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
-	"\x04keys\x18\x02 \x03(\fR\x04keys\"q\n" +
+	"\x04keys\x18\x02 \x03(\fR\x04keys\x12 \n" +
+	"\vconsistency\x18\x03 \x01(\rR\vconsistency\"\xa8\x01\n" +
 	"\fReadResponse\x122\n" +
 	"\bversions\x18\x01 \x03(\v2\x16.quorate.kv.v1.VersionR\bversions\x12-\n" +
-	"\x06leader\x18\x02 \x01(\v2\x15.quorate.kv.v1.LeaderR\x06leader\"a\n" +
+	"\x06leader\x18\x02 \x01(\v2\x15.quorate.kv.v1.LeaderR\x06leader\x12!\n" +
+	"\fstaleness_ns\x18\x03 \x01(\x03R\vstalenessNs\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\"a\n" +
 	"\aVersion\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x12\n" +
-	"\x04time\x18\x04 \x01(\x03R\x04time\"\xa5\x01\n" +
+	"\x04time\x18\x04 \x01(\x03R\x04time\"\xc7\x01\n" +
 	"\fRangeRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\fR\x06prefix\x12\x14\n" +
 	"\x05after\x18\x03 \x01(\fR\x05after\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x1b\n" +
 	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\x12\x14\n" +
-	"\x05limit\x18\x06 \x01(\rR\x05limit\"s\n" +
+	"\x05limit\x18\x06 \x01(\rR\x05limit\x12 \n" +
+	"\vconsistency\x18\a \x01(\rR\vconsistency\"\xaa\x01\n" +
 	"\rRangeResponse\x122\n" +
 	"\bversions\x18\x01 \x03(\v2\x16.quorate.kv.v1.VersionR\bversions\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"\\\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\x12!\n" +
+	"\fstaleness_ns\x18\x04 \x01(\x03R\vstalenessNs\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\"\\\n" +
 	"\x06Leader\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12*\n" +
@@ -806,30 +994,32 @@ func file_kv_proto_rawDescGZIP() []byte {
 	return file_kv_proto_rawDescData
 }
 
-var file_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_kv_proto_goTypes = []any{
-	(*Command)(nil),       // 0: quorate.kv.v1.Command
-	(*Op)(nil),            // 1: quorate.kv.v1.Op
-	(*Outcome)(nil),       // 2: quorate.kv.v1.Outcome
-	(*OpOutcome)(nil),     // 3: quorate.kv.v1.OpOutcome
-	(*BatchRequest)(nil),  // 4: quorate.kv.v1.BatchRequest
-	(*BatchResponse)(nil), // 5: quorate.kv.v1.BatchResponse
-	(*ReadRequest)(nil),   // 6: quorate.kv.v1.ReadRequest
-	(*ReadResponse)(nil),  // 7: quorate.kv.v1.ReadResponse
-	(*Version)(nil),       // 8: quorate.kv.v1.Version
-	(*RangeRequest)(nil),  // 9: quorate.kv.v1.RangeRequest
-	(*RangeResponse)(nil), // 10: quorate.kv.v1.RangeResponse
-	(*Leader)(nil),        // 11: quorate.kv.v1.Leader
+	(*Command)(nil),         // 0: quorate.kv.v1.Command
+	(*Op)(nil),              // 1: quorate.kv.v1.Op
+	(*Outcome)(nil),         // 2: quorate.kv.v1.Outcome
+	(*OpOutcome)(nil),       // 3: quorate.kv.v1.OpOutcome
+	(*BatchRequest)(nil),    // 4: quorate.kv.v1.BatchRequest
+	(*SessionRequest)(nil),  // 5: quorate.kv.v1.SessionRequest
+	(*SessionResponse)(nil), // 6: quorate.kv.v1.SessionResponse
+	(*BatchResponse)(nil),   // 7: quorate.kv.v1.BatchResponse
+	(*ReadRequest)(nil),     // 8: quorate.kv.v1.ReadRequest
+	(*ReadResponse)(nil),    // 9: quorate.kv.v1.ReadResponse
+	(*Version)(nil),         // 10: quorate.kv.v1.Version
+	(*RangeRequest)(nil),    // 11: quorate.kv.v1.RangeRequest
+	(*RangeResponse)(nil),   // 12: quorate.kv.v1.RangeResponse
+	(*Leader)(nil),          // 13: quorate.kv.v1.Leader
 }
 var file_kv_proto_depIdxs = []int32{
 	1,  // 0: quorate.kv.v1.Command.ops:type_name -> quorate.kv.v1.Op
 	3,  // 1: quorate.kv.v1.Outcome.ops:type_name -> quorate.kv.v1.OpOutcome
 	1,  // 2: quorate.kv.v1.BatchRequest.ops:type_name -> quorate.kv.v1.Op
 	3,  // 3: quorate.kv.v1.BatchResponse.ops:type_name -> quorate.kv.v1.OpOutcome
-	11, // 4: quorate.kv.v1.BatchResponse.leader:type_name -> quorate.kv.v1.Leader
-	8,  // 5: quorate.kv.v1.ReadResponse.versions:type_name -> quorate.kv.v1.Version
-	11, // 6: quorate.kv.v1.ReadResponse.leader:type_name -> quorate.kv.v1.Leader
-	8,  // 7: quorate.kv.v1.RangeResponse.versions:type_name -> quorate.kv.v1.Version
+	13, // 4: quorate.kv.v1.BatchResponse.leader:type_name -> quorate.kv.v1.Leader
+	10, // 5: quorate.kv.v1.ReadResponse.versions:type_name -> quorate.kv.v1.Version
+	13, // 6: quorate.kv.v1.ReadResponse.leader:type_name -> quorate.kv.v1.Leader
+	10, // 7: quorate.kv.v1.RangeResponse.versions:type_name -> quorate.kv.v1.Version
 	8,  // [8:8] is the sub-list for method output_type
 	8,  // [8:8] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
@@ -848,7 +1038,7 @@ func file_kv_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kv_proto_rawDesc), len(file_kv_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -244,7 +244,8 @@ func (f *clientFlags) withClient(ctx context.Context, purpose string, use func(*
 		return err
 	}
 	defer l.conn.Close()
-	client, err := kv.NewClient(l.conn, l.cluster)
+	// A command makes a few writes and ends: it registers no session for them.
+	client, err := kv.NewClient(l.conn, l.cluster, kv.WithMessageIDs())
 	if err != nil {
 		return fmt.Errorf("client of cluster %s: %w", l.cluster, err)
 	}

@@ -54,6 +54,7 @@ type ClientOption func(*clientOptions)
 type clientOptions struct {
 	prefix     string
 	noSessions bool
+	ids        bool
 }
 
 // WithPrefix sets the first token of the cluster's subjects, "quorate" by default.
@@ -62,6 +63,10 @@ func WithPrefix(prefix string) ClientOption { return func(o *clientOptions) { o.
 // WithoutSession makes the client do without a session: a write that was sent and not answered is not sent again, and its outcome is
 // unknown.
 func WithoutSession() ClientOption { return func(o *clientOptions) { o.noSessions = true } }
+
+// WithMessageIDs gives each message of writes a random id in place of a number in a session, under which it takes effect once within two
+// minutes. It is for a client that makes a few writes and ends: there is nothing to register.
+func WithMessageIDs() ClientOption { return func(o *clientOptions) { o.ids = true } }
 
 // NewClient returns a client of the named cluster over nc, which stays the caller's.
 func NewClient(nc *nats.Conn, cluster string, opts ...ClientOption) (*Client, error) {
@@ -78,7 +83,7 @@ func NewClient(nc *nats.Conn, cluster string, opts ...ClientOption) (*Client, er
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Client{nc: nc, stem: o.prefix + "." + cluster + ".", ctx: ctx, cancel: cancel, mail: mail}
-	c.session.off = o.noSessions
+	c.session.off, c.session.ids = o.noSessions, o.ids
 	c.writes = newLane(c.sendWrites)
 	c.reads = newLane(c.sendReads)
 	c.group.Go(func() { c.dispatch(&c.writes) })

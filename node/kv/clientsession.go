@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nuid"
+
 	"quorate/node/kv/kvpb"
 )
 
@@ -16,6 +18,8 @@ const sessionIdle = time.Hour
 // effect once. It is registered when it is needed first, and again when the cluster has forgotten it.
 type clientSession struct {
 	off bool
+	// ids: each message gets a random id in place of a place in a session.
+	ids bool
 
 	registering sync.Mutex // held by the one that registers
 
@@ -26,13 +30,29 @@ type clientSession struct {
 	open map[uint64]bool
 }
 
-// number is a message's place in a session. The zero number is that of a message without one.
-type number struct{ session, sequence, lowWater uint64 }
+// number is a message's place in a session, or its random id. The zero number is that of a message without either.
+type number struct {
+	session, sequence, lowWater uint64
+	id                          string
+	// until is when an id will be forgotten by the cluster, or soon.
+	until time.Time
+}
+
+// idPatience is how long a message with an id is sent again: well below the two minutes for which the cluster remembers it.
+const idPatience = time.Minute
+
+// again reports whether the message may be sent again after somebody took it.
+func (n number) again() bool {
+	return n.session != 0 || n.id != "" && time.Now().Before(n.until)
+}
 
 // take gives out the next number of the session, and registers one if there is none. It is answered by done.
 func (s *clientSession) take(ctx context.Context, c *Client) (number, error) {
-	if s.off {
+	switch {
+	case s.off:
 		return number{}, nil
+	case s.ids:
+		return number{id: nuid.Next(), until: time.Now().Add(idPatience)}, nil
 	}
 	if n, ok := s.number(); ok {
 		return n, nil

@@ -67,7 +67,7 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			}
 			request = kvpb.BatchRequest{
 				Version: commandVersion, Ops: make([]*kvpb.Op, len(operations)),
-				Session: n.session, Sequence: n.sequence, LowWater: n.lowWater,
+				Session: n.session, Sequence: n.sequence, LowWater: n.lowWater, MessageId: n.id,
 			}
 			for i, o := range operations {
 				request.Ops[i] = o.write
@@ -95,7 +95,7 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			}
 		case errors.Is(err, errGone), isTimeout(err), errors.Is(err, ErrUnknownOutcome):
 			handed = true
-			if n.session == 0 || ctx.Err() != nil {
+			if !n.again() || ctx.Err() != nil {
 				finish(err)
 				return
 			}

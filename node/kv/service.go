@@ -350,7 +350,7 @@ func (l *server) batch(request micro.Request) {
 		l.fail(request, codeBadRequest, err.Error())
 		return
 	}
-	l.propose(request, batch.Ops, false, node.Tag{Session: batch.Session, Sequence: batch.Sequence, LowWater: batch.LowWater})
+	l.propose(request, batch.Ops, false, node.Tag{Session: batch.Session, Sequence: batch.Sequence, LowWater: batch.LowWater, MessageID: batch.MessageId})
 }
 
 // session registers a session for a client.

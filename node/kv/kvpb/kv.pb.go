@@ -261,9 +261,11 @@ type BatchRequest struct {
 	Ops     []*Op                  `protobuf:"bytes,2,rep,name=ops,proto3" json:"ops,omitempty"`
 	// With a session, the same batch may be sent again under the same sequence number: it takes effect once. low_water is a number below
 	// which the client has all its answers.
-	Session       uint64 `protobuf:"varint,3,opt,name=session,proto3" json:"session,omitempty"`
-	Sequence      uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	LowWater      uint64 `protobuf:"varint,5,opt,name=low_water,json=lowWater,proto3" json:"low_water,omitempty"`
+	Session  uint64 `protobuf:"varint,3,opt,name=session,proto3" json:"session,omitempty"`
+	Sequence uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	LowWater uint64 `protobuf:"varint,5,opt,name=low_water,json=lowWater,proto3" json:"low_water,omitempty"`
+	// In place of a session: of the batches with this id, within two minutes, only the first takes effect.
+	MessageId     string `protobuf:"bytes,6,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -331,6 +333,13 @@ func (x *BatchRequest) GetLowWater() uint64 {
 		return x.LowWater
 	}
 	return 0
+}
+
+func (x *BatchRequest) GetMessageId() string {
+	if x != nil {
+		return x.MessageId
+	}
+	return ""
 }
 
 // SessionRequest asks for a session, which expires when it was not used for a time.
@@ -934,13 +943,15 @@ const file_kv_proto_rawDesc = "" +
 	"\x03ops\x18\x01 \x03(\v2\x18.quorate.kv.v1.OpOutcomeR\x03ops\"?\n" +
 	"\tOpOutcome\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xa0\x01\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xbf\x01\n" +
 	"\fBatchRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12#\n" +
 	"\x03ops\x18\x02 \x03(\v2\x11.quorate.kv.v1.OpR\x03ops\x12\x18\n" +
 	"\asession\x18\x03 \x01(\x04R\asession\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12\x1b\n" +
-	"\tlow_water\x18\x05 \x01(\x04R\blowWater\"C\n" +
+	"\tlow_water\x18\x05 \x01(\x04R\blowWater\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x06 \x01(\tR\tmessageId\"C\n" +
 	"\x0eSessionRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x17\n" +
 	"\aidle_ns\x18\x02 \x01(\x03R\x06idleNs\"+\n" +

@@ -56,6 +56,8 @@ type raftCore struct {
 	replies replies
 	// applied is the log id of the newest entry that the state machine has.
 	applied raft.LogID
+	// appliedTime is its log time.
+	appliedTime int64
 	// appliedMembership is the newest configuration that was applied.
 	appliedMembership raft.MembershipAt
 	// lastTime is the log time of the newest entry.

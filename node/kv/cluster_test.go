@@ -48,7 +48,17 @@ func startCluster(t *testing.T, members ...raft.NodeID) *cluster {
 	return c
 }
 
-func (c *cluster) start(id raft.NodeID) {
+// join starts nodes that are to be added.
+func (c *cluster) join(ids ...raft.NodeID) {
+	c.t.Helper()
+	for _, id := range ids {
+		c.startWith(id, func(config *node.Config) { config.Members, config.Join = nil, true })
+	}
+}
+
+func (c *cluster) start(id raft.NodeID) { c.startWith(id, func(*node.Config) {}) }
+
+func (c *cluster) startWith(id raft.NodeID, tune func(*node.Config)) {
 	c.t.Helper()
 	store, err := kv.OpenStore(filepath.Join(c.dir, string(id), "state"), kv.StoreOptions{Logger: quiet})
 	if err != nil {
@@ -60,6 +70,7 @@ func (c *cluster) start(id raft.NodeID) {
 	if len(c.members) == 1 {
 		config.ElectionTimeout = 20 * time.Second // it elects itself at once, and a busy machine does not cost it its leadership
 	}
+	tune(&config)
 	n, err := node.Start(c.t.Context(), config, store)
 	if err != nil {
 		c.t.Fatal(err)

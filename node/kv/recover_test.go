@@ -48,7 +48,7 @@ func startStoring(t *testing.T, members ...raft.NodeID) *cluster {
 }
 
 func TestASurvivorBeginsANewClusterWithAllThatItHas(t *testing.T) {
-	c := startCluster(t, "n1", "n2", "n3")
+	c := startStoring(t, "n1", "n2", "n3")
 	client := c.client()
 	ctx := within(t, 60*time.Second)
 	var newest uint64

@@ -58,6 +58,9 @@ type Config struct {
 	// need not fetch a snapshot. Default: 10,000.
 	KeepEntries uint64
 
+	// ReplaceAfter: when a voter has not answered for so long, and a learner that has caught up stands by, the leader gives the learner the
+	// voter's place. Zero, the default: never.
+	ReplaceAfter time.Duration
 	// SnapshotReplicas is how many JetStream servers keep the snapshots' bucket, when it is made. Default: 1.
 	SnapshotReplicas int
 

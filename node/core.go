@@ -67,6 +67,8 @@ type raftCore struct {
 	suspects   []string
 	// targetsAt is when the state of the targets is published next.
 	targetsAt time.Time
+	// replaceAt is when to look next whether a voter is to be replaced.
+	replaceAt time.Time
 }
 
 type workerHandle struct {
@@ -203,6 +205,7 @@ func (c *raftCore) step() error {
 	for _, f := range d.control {
 		f(c)
 	}
+	c.replaceGone(now)
 	c.takeRequests(now)
 	return nil
 }

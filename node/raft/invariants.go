@@ -135,7 +135,7 @@ func (e *Engine) checkLeading() error {
 	if want := (Vote{Term: l.term, For: e.cfg.Self.ID}); e.vote != want || e.following.leader != e.cfg.Self {
 		return fmt.Errorf("leads in term %d with %v, follows %v", l.term, e.vote, e.following.leader)
 	}
-	if !e.log.Has(l.start) || e.log.last.Term != l.term {
+	if (!e.log.Has(l.start) && l.start.Index > e.log.purged.Index) || e.log.last.Term != l.term {
 		return fmt.Errorf("leader's own first entry %v is not in its log up to %v", l.start, e.log.last)
 	}
 	members := 0

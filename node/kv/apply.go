@@ -36,6 +36,7 @@ func (s *Store) Apply(batch node.Batch) ([][]byte, error) {
 	if err := s.db.Apply(a.batch, pebble.NoSync); err != nil {
 		return nil, err
 	}
+	s.history.applied(batch.Last.Index)
 	return results, s.failure()
 }
 

@@ -186,7 +186,8 @@ func entryOf(v *kvpb.Version) Entry {
 }
 
 // List yields the entries whose keys begin with prefix, in key order, all as of one revision, that of the first page. With keysOnly,
-// values are left out. It fetches page by page; an error ends the sequence.
+// values are left out. It fetches page by page; an error ends the sequence: ErrCompacted if it takes so long that the history of its
+// revision goes.
 func (c *Client) List(ctx context.Context, prefix string, keysOnly bool, opts ...ReadOption) iter.Seq2[Entry, error] {
 	o := readOptions(opts)
 	return func(yield func(Entry, error) bool) {

@@ -3,11 +3,14 @@
 //
 // # The state
 //
-// Store keeps every version of every key in a Pebble without a write-ahead log; the Raft log is its log. A key's revision is the
-// log index of the entry that wrote it, so revisions need no counter. The layout:
+// Store keeps the versions of every key in a Pebble without a write-ahead log; the Raft log is its log. A key's revision is the
+// log index of the entry that wrote it, so revisions need no counter. Versions that a newer one supersedes are kept as long as
+// StoreOptions.History says (history.go). A snapshot is the whole state and differences on top (layer.go). The layout:
 //
 //	00 "format"               the format number, in decimal digits
 //	00 "last"                 the log id up to which the state goes
+//	00 "floor"                the revision below which history may have gaps, 8 bytes
+//	00 "swept"                the floor for which all removable history is removed, 8 bytes
 //	00 "system/" <name>       the node's own records (membership, sessions)
 //	'k' <key, escaped> 00 01 <8 bytes, big-endian complement of the revision>
 //	                          a version: one byte of kind (1 value, 2 tombstone), eight of log time, the value
@@ -29,5 +32,6 @@
 //	kv.leader      who leads, and the limits (kvpb.Leader)
 //
 // Answers carry Quorate-Revision; errors stand in Nats-Service-Error and Nats-Service-Error-Code: 400 bad request, 404 no such
-// key, 409 condition not met, 413 too large, 503 busy or unavailable: nothing was done, 504 outcome unknown.
+// key, 409 condition not met, 413 too large, 416 history no longer kept, 503 busy or unavailable: nothing was done, 504 outcome
+// unknown.
 package kv

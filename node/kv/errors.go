@@ -9,6 +9,8 @@ import (
 var (
 	// ErrNotFound says that there is no such key.
 	ErrNotFound = errors.New("key not found")
+	// ErrCompacted says that a revision is so old that its history is no longer kept.
+	ErrCompacted = errors.New("history is no longer kept")
 	// ErrCondition says that a condition was not met. Nothing was changed.
 	ErrCondition = errors.New("condition not met")
 	// ErrInvalidKey says that a key is empty or longer than MaxKeyBytes.

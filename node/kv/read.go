@@ -9,13 +9,14 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// Get returns the version of key as of a revision, or the newest one for revision 0. ErrNotFound if there was none.
+// Get returns the version of key as of a revision, or the newest one for revision 0. ErrNotFound if there was none,
+// ErrCompacted if the revision is older than the history that is kept.
 // It reads what this node has applied: for a linearizable read call node.Node.ReadIndex first.
 func (s *Store) Get(key string, revision uint64) (Entry, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.db == nil {
-		return Entry{}, errors.New("the store is closed")
+		return Entry{}, errClosed
 	}
 	entry, err := s.at([]byte(key), revision)
 	if err == nil && entry.Revision == 0 {
@@ -40,8 +41,8 @@ func (s *Store) at(key []byte, revision uint64) (Entry, error) {
 		return Entry{}, fmt.Errorf("read key %q: %w", key, err)
 	}
 	entry := Entry{Key: string(key)}
-	if it.First() {
-		err = s.fill(&entry, it, true)
+	if err = s.history.check(revision); err == nil && it.First() {
+		err = fillEntry(&entry, it, true)
 	}
 	if err = errors.Join(err, it.Error(), it.Close()); err != nil {
 		return Entry{}, fmt.Errorf("read key %q: %w", key, err)
@@ -49,8 +50,8 @@ func (s *Store) at(key []byte, revision uint64) (Entry, error) {
 	return entry, nil
 }
 
-// fill reads the version under the iterator. A tombstone leaves Revision zero.
-func (s *Store) fill(entry *Entry, it *pebble.Iterator, withValue bool) error {
+// fillEntry reads the version under the iterator. A tombstone leaves Revision zero.
+func fillEntry(entry *Entry, it *pebble.Iterator, withValue bool) error {
 	record, err := it.ValueAndErr()
 	if err != nil {
 		return err
@@ -84,11 +85,12 @@ type RangeOptions struct {
 }
 
 // Range returns a page of entries in key order, and whether there are more. Like Get it reads what this node has applied.
+// ErrCompacted as of Get.
 func (s *Store) Range(o RangeOptions) (entries []Entry, more bool, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.db == nil {
-		return nil, false, errors.New("the store is closed")
+		return nil, false, errClosed
 	}
 	if o.Revision == 0 {
 		o.Revision = math.MaxUint64
@@ -97,7 +99,9 @@ func (s *Store) Range(o RangeOptions) (entries []Entry, more bool, err error) {
 	if err != nil {
 		return nil, false, fmt.Errorf("list keys with prefix %q: %w", o.Prefix, err)
 	}
-	entries, more, err = s.scan(it, o)
+	if err = s.history.check(o.Revision); err == nil {
+		entries, more, err = s.scan(it, o)
+	}
 	if err = errors.Join(err, it.Error(), it.Close()); err != nil {
 		return nil, false, fmt.Errorf("list keys with prefix %q: %w", o.Prefix, err)
 	}
@@ -108,9 +112,7 @@ func rangeStart(o RangeOptions) []byte {
 	if o.After < o.Prefix || o.After == "" {
 		return appendEscaped([]byte{dataPrefix}, []byte(o.Prefix))
 	}
-	start := appendKey(nil, []byte(o.After))
-	start[len(start)-1] = afterVersions
-	return start
+	return versionsEnd([]byte(o.After))
 }
 
 // prefixEnd is the first Pebble key after all keys that begin with the prefix.
@@ -139,7 +141,7 @@ func (s *Store) scan(it *pebble.Iterator, o RangeOptions) (entries []Entry, more
 			continue
 		}
 		entry := Entry{Key: string(key)}
-		if err := s.fill(&entry, it, !o.KeysOnly); err != nil {
+		if err := fillEntry(&entry, it, !o.KeysOnly); err != nil {
 			return nil, false, err
 		}
 		if entry.Revision != 0 {

@@ -369,6 +369,8 @@ func serviceError(reply *nats.Msg) error {
 		return unavailable(errors.New(description))
 	case codeUnknown:
 		return unknown(errors.New(description))
+	case codeCompacted:
+		return fmt.Errorf("%w (%s)", ErrCompacted, description)
 	case codeTooLarge:
 		limit, err := strconv.Atoi(reply.Header.Get(HeaderLimit))
 		if err == nil {

@@ -33,6 +33,7 @@ const (
 	codeSession     = "410"
 	codeCondition   = "409"
 	codeTooLarge    = "413"
+	codeCompacted   = "416"
 	codeUnavailable = "503"
 	codeUnknown     = "504"
 )
@@ -470,6 +471,9 @@ func (l *server) list(request micro.Request) {
 			Prefix: string(r.Prefix), After: string(r.After), Revision: revision, KeysOnly: r.KeysOnly,
 			Limit: int(min(r.Limit, 10_000)), MaxBytes: l.pageBytes(),
 		})
+		if errors.Is(err, ErrCompacted) {
+			return request.Error(codeCompacted, err.Error(), nil)
+		}
 		if err != nil {
 			return err
 		}

@@ -19,7 +19,10 @@ import (
 	"quorate/storage"
 )
 
-var errCorrupt = errors.New("the state is damaged")
+var (
+	errCorrupt = errors.New("the state is damaged")
+	errClosed  = errors.New("the store is closed")
+)
 
 // StoreOptions change how a Store is opened. The zero value serves.
 type StoreOptions struct {
@@ -27,9 +30,13 @@ type StoreOptions struct {
 	FS vfs.FS
 	// Logger gets Pebble's own log lines. Default: slog.Default().
 	Logger *slog.Logger
+	// History is how many revisions (log indexes) of history can be read; older ones get ErrCompacted, and what is superseded among them is
+	// removed. Give all nodes the same. It should be some times the node's SnapshotEntries: where history since the last snapshot is
+	// gone, a whole one is needed. Default: DefaultHistory; math.MaxUint64 keeps all.
+	History uint64
 }
 
-// Store is the key-value state machine: every version of every key, in Pebble. It implements node.DurableStateMachine.
+// Store is the key-value state machine: the versions of every key, in Pebble. It implements node.DurableStateMachine.
 //
 // Its Pebble has no write-ahead log: the Raft log is its log. What was applied is durable when Pebble has flushed it, and
 // after a crash the node applies again what came later.
@@ -45,6 +52,10 @@ type Store struct {
 	current string
 	failed  error
 	failMu  sync.Mutex // guards failed
+
+	history  history
+	stop     context.CancelFunc // ends sweepHistory
+	sweepers sync.WaitGroup
 }
 
 // markerName is the file-name part that names the current state directory.
@@ -58,10 +69,16 @@ func OpenStore(dir string, options StoreOptions) (*Store, error) {
 	if options.Logger == nil {
 		options.Logger = slog.Default()
 	}
-	s := &Store{dir: dir, options: options}
+	if options.History == 0 {
+		options.History = DefaultHistory
+	}
+	s := &Store{dir: dir, options: options, history: history{keep: options.History, wake: make(chan struct{}, 1)}}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open the state in %s: %w", dir, err)
 	}
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.sweepers.Go(func() { s.sweepHistory(ctx) })
 	return s, nil
 }
 
@@ -96,7 +113,13 @@ func (s *Store) open() error {
 		return errors.Join(err, marker.Close())
 	}
 	s.db, s.current = db, current
-	if err := checkFormat(db); err != nil {
+	err = checkFormat(db)
+	if err == nil {
+		var position position
+		position, err = readPosition(db)
+		s.history.begin(position)
+	}
+	if err != nil {
 		return errors.Join(err, db.Close(), marker.Close())
 	}
 	return nil
@@ -136,24 +159,31 @@ func (s *Store) openPebble(name string) (*pebble.DB, error) {
 	if err := storage.MakeDir(s.options.FS, s.options.FS.PathJoin(s.dir, name)); err != nil {
 		return nil, err
 	}
-	options := &pebble.Options{
-		FS:                    s.options.FS,
-		FormatMajorVersion:    pebble.FormatWALSyncChunks,
-		DisableWAL:            true,
-		MemTableSize:          64 << 20,
-		L0CompactionThreshold: 4,
-		L0StopWritesThreshold: 32,
-		LBaseMaxBytes:         256 << 20,
-		Logger:                &storeLogger{logger: s.options.Logger, fail: s.fail},
-	}
-	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
-	db, err := pebble.Open(s.options.FS.PathJoin(s.dir, name), options)
+	db, err := pebble.Open(s.options.FS.PathJoin(s.dir, name), s.pebbleOptions())
 	if err != nil {
 		return nil, fmt.Errorf("%w (is another process using the directory? if not, the files are damaged: remove this directory and its log, and replace the node)", err)
 	}
 	return db, nil
 }
 
+func (s *Store) pebbleOptions() *pebble.Options {
+	options := &pebble.Options{
+		FS:                      s.options.FS,
+		FormatMajorVersion:      pebble.FormatWALSyncChunks,
+		DisableWAL:              true,
+		MemTableSize:            64 << 20,
+		L0CompactionThreshold:   4,
+		L0StopWritesThreshold:   32,
+		LBaseMaxBytes:           256 << 20,
+		Logger:                  &storeLogger{logger: s.options.Logger, fail: s.fail},
+		BlockPropertyCollectors: []func() pebble.BlockPropertyCollector{newRevisionCollector},
+	}
+	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
+	return options
+}
+
+// checkFormat refuses a format that this version does not know. A state of format 1 differs in that it has its whole history: it becomes
+// one of the present format.
 func checkFormat(db *pebble.DB) error {
 	value, closer, err := db.Get(formatKey)
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -163,6 +193,9 @@ func checkFormat(db *pebble.DB) error {
 		return err
 	}
 	defer closer.Close()
+	if string(value) == "1" {
+		return db.Set(formatKey, strconv.AppendInt(nil, formatNumber, 10), pebble.NoSync)
+	}
 	if string(value) != strconv.Itoa(formatNumber) {
 		return fmt.Errorf("the state has format %q, this version knows format %d: start the version of Quorate that wrote it, or a newer one", value, formatNumber)
 	}
@@ -212,6 +245,8 @@ func (s *Store) Sync(context.Context) error {
 
 // Close flushes the state, so that the next start has less to apply, and closes it.
 func (s *Store) Close() error {
+	s.stop()
+	s.sweepers.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.db == nil {

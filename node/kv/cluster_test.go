@@ -25,6 +25,8 @@ type cluster struct {
 	server  *embednats.Server
 	members []raft.NodeID
 	nodes   map[raft.NodeID]*member
+	// tune, if not nil, changes the configuration of nodes that are started.
+	tune func(*node.Config)
 }
 
 type member struct {
@@ -71,6 +73,9 @@ func (c *cluster) startWith(id raft.NodeID, tune func(*node.Config)) {
 		config.ElectionTimeout = 20 * time.Second // it elects itself at once, and a busy machine does not cost it its leadership
 	}
 	tune(&config)
+	if c.tune != nil {
+		c.tune(&config)
+	}
 	n, err := node.Start(c.t.Context(), config, store)
 	if err != nil {
 		c.t.Fatal(err)

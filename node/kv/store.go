@@ -58,6 +58,12 @@ type Store struct {
 	sweepers sync.WaitGroup
 }
 
+var (
+	_ node.DurableStateMachine = (*Store)(nil)
+	_ node.StagedStateMachine  = (*Store)(nil)
+	_ node.DeltaSnapshot       = (*snapshot)(nil)
+)
+
 // markerName is the file-name part that names the current state directory.
 const markerName = "state"
 

@@ -25,6 +25,17 @@
 //	RaftCore            core.go        one; the only writer of log, vote and state machine
 //	replication worker  worker.go      one a target, while this node leads; reads the log, writes nothing
 //	sync waiter         syncwaiter.go  one; waits for fsync
+//	snapshot builder    builder.go     at most one; reads a view of the state, fills the object store, ends
+//	snapshot fetcher    fetcher.go     at most one; brings a snapshot here and prepares its state, RaftCore installs it (install.go)
 //
-// All of them end before Node.Done is closed.
+// # Beside the write
+//
+//	membership          member.go      a change of members, made of steps that RaftCore takes one at a time
+//	operators' calls    admin.go       the same and more, from anywhere, as JSON over NATS
+//	sessions            sessions.go    the replicated table that makes a proposal take effect once (session.go: its client)
+//	forwarding          forward.go     proposals and read indexes of a node that does not lead
+//	purge               purge.go       how far the log may be shortened
+//	recovery            recover.go     a new cluster from a survivor's directory, or from a snapshot
+//
+// All goroutines end before Node.Done is closed.
 package node

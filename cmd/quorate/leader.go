@@ -31,7 +31,8 @@ func (a *app) leaderCommand() *cobra.Command {
 
 Exit status 3 if there is none; with --wait only when there is none after --timeout.`,
 		Example: `  quorate leader
-  quorate leader --wait --timeout 30s && quorate put greeting hello`,
+  quorate leader --wait --timeout 30s && quorate put greeting hello
+  quorate leader transfer n2`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := within(cmd.Context(), client.timeout)
@@ -46,6 +47,7 @@ Exit status 3 if there is none; with --wait only when there is none after --time
 			return a.printf("%s\n", leader.ID)
 		},
 	}
+	cmd.AddCommand(a.leaderTransferCommand())
 	client.add(cmd.Flags())
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until there is one, at most as long as --timeout says")
 	return cmd

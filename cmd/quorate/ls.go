@@ -12,6 +12,7 @@ import (
 
 func (a *app) lsCommand() *cobra.Command {
 	var client clientFlags
+	var read readFlags
 	var long, values bool
 	cmd := &cobra.Command{
 		Use:   "ls [PREFIX]",
@@ -33,23 +34,29 @@ With --output json: one object a line, with key, revision and time, and with --v
 				prefix = args[0]
 			}
 			return client.withClient(cmd.Context(), "ls", func(c *kv.Client) error {
-				return a.list(cmd, c, &client, prefix, long, values)
+				options, err := read.options()
+				if err != nil {
+					return err
+				}
+				defer read.report(a)
+				return a.list(cmd, c, &client, prefix, long, values, options)
 			})
 		},
 	}
 	client.add(cmd.Flags())
+	read.add(cmd.Flags())
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "print revision and time before each key")
 	cmd.Flags().BoolVar(&values, "values", false, "with --output json: list the values too")
 	return cmd
 }
 
-func (a *app) list(cmd *cobra.Command, c *kv.Client, client *clientFlags, prefix string, long, values bool) error {
+func (a *app) list(cmd *cobra.Command, c *kv.Client, client *clientFlags, prefix string, long, values bool, options []kv.ReadOption) error {
 	ctx, watch := withInactivityTimeout(cmd.Context(), client.timeout)
 	defer watch.stop()
 	shown := *a
 	out := bufio.NewWriterSize(a.stdout, 64<<10)
 	shown.stdout = out
-	for entry, err := range c.List(ctx, prefix, !values) {
+	for entry, err := range c.List(ctx, prefix, !values, options...) {
 		if err != nil {
 			_ = out.Flush() // what came is still right; the error of the list is the one to tell
 			return sayWhy(ctx, err)

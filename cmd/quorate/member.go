@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/spf13/pflag"
 
 	"quorate/node"
 	"quorate/node/kv"
@@ -33,6 +34,8 @@ type memberConfig struct {
 	cluster string
 	id      raft.NodeID
 	members []raft.NodeID
+	join    bool
+	policy  snapshotPolicy
 	dir     string
 	url     string
 	options []nats.Option
@@ -59,6 +62,7 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 	n, err := node.Start(ctx, node.Config{
 		Cluster: cfg.cluster, ID: cfg.id, Members: cfg.members, Dir: filepath.Join(cfg.dir, logDir),
 		URL: cfg.url, NATSOptions: cfg.options, Prefix: subjectPrefix, Logger: cfg.logger,
+		Join: cfg.join, SnapshotEntries: cfg.policy.entries, SnapshotBytes: cfg.policy.bytes, KeepEntries: cfg.policy.keep,
 	}, store) // takes the store over, also when it fails
 	if err != nil {
 		return nil, err
@@ -72,8 +76,19 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 	return &member{id: cfg.id, node: n, service: service}, nil
 }
 
-// close stops the node: first what its clients use, then itself. It blocks until it has ended, or the context has.
+// snapshotPolicy says when snapshots are taken and how much of the log stays. Zero means the default of package node.
+type snapshotPolicy struct{ entries, bytes, keep uint64 }
+
+func (p *snapshotPolicy) add(flags *pflag.FlagSet) {
+	flags.Uint64Var(&p.entries, "snapshot-entries", 0, "take a snapshot after so many log entries (default 1000000)")
+	flags.Uint64Var(&p.bytes, "snapshot-bytes", 0, "take a snapshot after so many bytes of log (default 268435456)")
+	flags.Uint64Var(&p.keep, "keep-entries", 0, "log entries before the newest snapshot that stay, for nodes that were away shortly (default 10000)")
+}
+
+// close stops the node: a leader hands over first, so that clients have the next one at once; then goes what its clients use, then the
+// node itself. It blocks until it has ended, or the context has.
 func (m *member) close(ctx context.Context) error {
+	m.node.HandOver(ctx)
 	return errors.Join(m.service.Close(), m.node.Close(ctx))
 }
 

@@ -77,7 +77,7 @@ Afterwards start the node with quorate serve, without --members, and add others,
 quorate serve --join and quorate member add. Nodes of the old cluster cannot come back into the new one.`,
 		Example: `  quorate recover --cluster prod --id n1 --dir /var/lib/quorate
   quorate recover --cluster prod --id n1 --dir /var/lib/quorate --yes`,
-		Args: takes(),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			survivor, store, err := f.open()
 			if err != nil {

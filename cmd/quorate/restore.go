@@ -31,7 +31,7 @@ own, and its log begins well after the snapshot's, so that no revision is used t
 Afterwards start the node with quorate serve, without --members, and add others with quorate serve --join and quorate member add.`,
 		Example: `  quorate snapshot restore --cluster prod --id n1 --dir /var/lib/quorate --file backup.quorate
   quorate snapshot restore --cluster prod --id n1 --dir /var/lib/quorate --nats nats://10.0.0.1:4222`,
-		Args: takes(),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			ctx := cmd.Context()
 			var from objectstore.Blobs
@@ -45,7 +45,6 @@ Afterwards start the node with quorate serve, without --members, and add others 
 				defer func() { err = errors.Join(err, backup.Close()) }()
 				from, ref = backup, backup.Ref()
 			} else {
-				link.cluster = f.cluster
 				l, err := link.connect(ctx, "restore")
 				if err != nil {
 					return err
@@ -81,7 +80,6 @@ Afterwards start the node with quorate serve, without --members, and add others 
 		},
 	}
 	link.add(cmd.Flags())
-	cmd.Flags().Lookup("cluster").Usage = "name of the cluster"
 	cmd.Flags().StringVar(&f.id, "id", "", "name of the node")
 	cmd.Flags().StringVar(&f.dir, "dir", "", "directory of the node, empty or not there yet")
 	cmd.Flags().StringVar(&file, "file", "", "backup file, in place of the object store")
@@ -90,11 +88,9 @@ Afterwards start the node with quorate serve, without --members, and add others 
 		_ = cmd.MarkFlagRequired(name)
 	}
 	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if link.cluster == "" {
-			return usagef("which cluster? name it with --cluster")
-		}
-		f.cluster = link.cluster
-		return nil
+		cluster, err := clusterOrDefault(link.cluster)
+		f.cluster = cluster
+		return err
 	}
 	return cmd
 }

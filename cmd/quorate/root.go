@@ -69,6 +69,7 @@ Exit status:
 		a.devCommand(), a.serveCommand(),
 		a.putCommand(), a.getCommand(), a.delCommand(), a.lsCommand(),
 		a.statusCommand(), a.leaderCommand(),
+		a.memberCommand(), a.snapshotCommand(),
 		a.importCommand(), a.exportCommand(),
 		a.recoverCommand(),
 		a.benchCommand(), a.versionCommand(),

@@ -19,6 +19,8 @@ type serveFlags struct {
 	id      string
 	members []string
 	dir     string
+	join    bool
+	policy  snapshotPolicy
 	nats    natsFlags
 	embed   embedFlags
 	log     logFlags
@@ -36,11 +38,14 @@ At the first start the members agree on the genesis of the cluster, in any order
 Every member is given the same --members. Later starts ignore --members. A directory belongs to one node of one cluster
 for ever. If NATS cannot be reached, the node tries again until it can.
 
+A node that is not among the first members is started with --join in place of --members, and added with quorate member add.
+
 With --embed, the NATS servers of the nodes connect to each other: --route-listen is where one listens to the others, --route
 names each of the others'. They ask nobody for credentials: keep both ports in a network that you trust.
 
 SIGINT or SIGTERM stop the node in good order, a second one at once; either loses nothing. The log goes to standard error.`,
 		Example: `  quorate serve --cluster prod --id n1 --members n1,n2,n3 --dir /var/lib/quorate --nats nats://nats.example:4222
+  quorate serve --cluster prod --id n4 --join --dir /var/lib/quorate --nats nats://nats.example:4222
   quorate serve --cluster prod --id n1 --members n1,n2,n3 --dir ./n1 --embed --listen 127.0.0.1:4222 \
     --route-listen 127.0.0.1:6222 --route nats://127.0.0.1:6223,nats://127.0.0.1:6224`,
 		Args: cobra.NoArgs,
@@ -60,6 +65,8 @@ SIGINT or SIGTERM stop the node in good order, a second one at once; either lose
 	flags.StringVar(&f.id, "id", "", "name of this node (required)")
 	flags.StringSliceVar(&f.members, "members", nil, "names of the cluster's first members, this node among them; needed at the first start only")
 	flags.StringVar(&f.dir, "dir", "", "directory of this node, and of no other (required)")
+	flags.BoolVar(&f.join, "join", false, "this node is not among the first members: on an empty directory, wait until it is added (quorate member add)")
+	f.policy.add(flags)
 	f.nats.add(flags)
 	f.embed.add(cmd)
 	f.log.add(flags, "info")
@@ -85,6 +92,9 @@ func (f *serveFlags) check(cmd *cobra.Command) error {
 		if !natsToken.MatchString(name) {
 			return usagef("node name %q must be 1 to 64 letters, digits, '-' or '_'", name)
 		}
+	}
+	if f.join && len(f.members) > 0 {
+		return usagef("--join and --members exclude each other: a node is among the first members, or it is added later")
 	}
 	if len(f.members) > 0 && !slices.Contains(f.members, f.id) {
 		return usagef("--members %s do not include this node, %s", strings.Join(f.members, ","), f.id)
@@ -118,7 +128,7 @@ func (f *serveFlags) run(ctx context.Context, logger *slog.Logger) (err error) {
 	}
 	logger.Info("starting", "cluster", f.cluster, "node", f.id, "dir", f.dir, "nats", redactURLs(target.url), "version", readBuildVersion().Version)
 	m, err := startMember(ctx, memberConfig{
-		cluster: f.cluster, id: raft.NodeID(f.id), members: members, dir: f.dir, url: target.url, options: target.options, logger: logger,
+		cluster: f.cluster, id: raft.NodeID(f.id), members: members, join: f.join, policy: f.policy, dir: f.dir, url: target.url, options: target.options, logger: logger,
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"quorate/node"
@@ -122,6 +123,14 @@ func remarks(s node.Status) []string {
 	}
 	if len(s.WaitingFor) > 0 {
 		said = append(said, fmt.Sprintf("waits for an answer of %s, to found the cluster", joinIDs(s.WaitingFor)))
+	}
+	if s.Snapshot.Fetching > 0 {
+		said = append(said, fmt.Sprintf("fetches the snapshot of index %d: %s of %s", s.Snapshot.Fetching,
+			humanize.IBytes(uint64(s.Snapshot.FetchedBytes)), humanize.IBytes(uint64(s.Snapshot.FetchBytes))))
+	}
+	if s.Snapshot.InstallTook > 0 && s.OldestEntryAge > 0 && s.OldestEntryAge < 2*s.Snapshot.InstallTook {
+		said = append(said, fmt.Sprintf("the log goes back %v only, and the last snapshot took %v to install: keep more (--keep-entries)",
+			s.OldestEntryAge.Round(time.Second), s.Snapshot.InstallTook.Round(time.Millisecond)))
 	}
 	if s.Role == node.RoleLeader && s.QuorumAckAge > time.Second {
 		said = append(said, fmt.Sprintf("leads, but a quorum last answered %v ago", s.QuorumAckAge.Round(time.Millisecond)))

@@ -19,6 +19,10 @@
 //	replicator.go  probe and pipeline of one peer (5.3, 5.5)
 //	quorum.go      majorities, simple and joint (6)
 //	durability.go  what must be on disk before what (figure 2)
+//	change.go      membership: any set to any set by joint consensus (6; dissertation 4)
+//	transfer.go    handing leadership over (dissertation 3.10)
+//	snapshot.go    snapshots offered, installed, and what may be purged (7)
+//	control.go     what an operator may tell an engine
 //	failover.go    instant failover by "no responders"; not in the paper
 //	wellformed.go  what is checked of a message before it is believed
 //	invariants.go  what always holds, for tests

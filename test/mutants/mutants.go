@@ -72,7 +72,7 @@ var mutants = []mutant{
 	}, simulator, false},
 	{"progress of an earlier leadership counted (12)", []patch{
 		{"leader.go", "t == nil || t.worker != p.Worker || t.peer != p.Peer", "t == nil"},
-		{"leader.go", "if !e.log.Has(p.Matched) {", "if p.Matched.Index > e.log.last.Index {"},
+		{"leader.go", "if !e.log.Has(p.Matched) && p.Matched.Index >= e.log.purged.Index {", "if p.Matched.Index > e.log.last.Index {"},
 	}, simulator, false},
 	{"read answered without a round (14)", []patch{
 		{"read.go", "if round < r.begun {", "if round > r.begun {"},
@@ -142,5 +142,43 @@ var mutants = []mutant{
 	}, engineTests, false},
 	{"term beyond all bounds believed (rule 9)", []patch{
 		{"wellformed.go", "case r.Term == 0 || r.Term > MaxTerm:\n\t\treturn \"term out of bounds\"\n\tcase r.Candidate.ID", "case r.Candidate.ID"},
+	}, engineTests, false},
+	{"joint configuration ended before it is committed (6)", []patch{
+		{"change.go", "if !e.Serving() || current.ID.Index > e.commit {", "if !e.Serving() {"},
+	}, simulator, true},
+	{"snapshot installed over newer state (21)", []patch{
+		{"snapshot.go", "if last.Index <= e.commit { // no newer", "if last.Index+10 <= e.commit { // no newer"},
+		{"snapshot.go", "return last.Index > e.commit && e.leading == nil", "return true"},
+		{"snapshot.go", "	if last.Index <= e.commit {\n\t\te.endInstalling()", "	if last.Index+100 <= e.commit {\n\t\te.endInstalling()"},
+	}, simulator, false},
+	{"conflicting log kept behind an installed snapshot (22)", []patch{
+		{"snapshot.go", "kept := e.log.Has(last)", "kept := e.log.last.Index >= last.Index"},
+	}, simulator, false},
+	{"log purged beyond the newest snapshot (rule 8)", []patch{
+		{"snapshot.go", "floor := min(e.snapshotKnown.Index, e.Applicable())", "floor := e.Applicable()"},
+	}, simulator, true},
+	{"what a target needs after its snapshot is purged (23)", []patch{
+		{"snapshot.go", "if t.installing.Index > 0 {", "if false {"},
+	}, engineTests, false},
+	{"configuration lost through a snapshot (11)", []patch{
+		{"snapshot.go", "later := []MembershipAt{membership}", "later := []MembershipAt{e.memberships[0]}"},
+	}, engineTests, false},
+	{"joint configuration not ended by a new leader (7)", []patch{
+		{"change.go", "case current.Membership.Joint():", "case current.Membership.Joint() && current.ID.Term == e.vote.Term:"},
+	}, engineTests, false},
+	{"removed leader goes on leading (18)", []patch{
+		{"change.go", "case !current.Membership.IsVoter(e.cfg.Self):", "case false:"},
+	}, engineTests, false},
+	{"two changes at a time (9, 47)", []patch{
+		{"change.go", "case current.ID.Index > e.commit || current.Membership.Joint():", "case false:"},
+	}, engineTests, false},
+	{"timeout-now of an old leader obeyed (20)", []patch{
+		{"transfer.go", "if req.Term == e.vote.Term && req.Term > 0 && e.leading == nil && e.following.leader == req.Leader &&", "if e.leading == nil &&"},
+	}, engineTests, false},
+	{"transfer that comes to nothing never ends (20)", []patch{
+		{"leader.go", "e.leading.transfer = nil // it came to nothing: go on leading", "_ = x"},
+	}, engineTests, false},
+	{"lost first probe taken for a peer without a log", []patch{
+		{"replicator.go", "r.restart(f.prev.Index + 1)\n\tr.paused = true", "r.restart(r.matched.Index + 1)\n\tr.paused = true"},
 	}, engineTests, false},
 }

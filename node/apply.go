@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/binary"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -128,7 +129,7 @@ collect:
 	if !stored {
 		c.sessionRecords(entries, others, results)
 	}
-	c.applied = batch.Last
+	c.applied, c.appliedTime = batch.Last, max(c.appliedTime, entries[n-1].Time)
 	next := 0
 	for i := range entries {
 		a, ok := others[entries[i].ID.Index]
@@ -165,6 +166,24 @@ func applySafely(sm StateMachine, batch Batch) (results [][]byte, err error) {
 		}
 	}()
 	return sm.Apply(batch)
+}
+
+// timeRecord is the System record of a snapshot that holds the log time at its end, so that time does not go back when the log before it is
+// gone.
+const timeRecord = "log-time"
+
+func encodeTimeRecord(at int64) SystemRecord {
+	return SystemRecord{Key: timeRecord, Value: binary.AppendVarint(nil, at)}
+}
+
+// logTime reads the log time from a snapshot's records; zero if there is none.
+func logTime(records []SystemRecord) int64 {
+	for _, record := range records {
+		if at, n := binary.Varint(record.Value); record.Key == timeRecord && n > 0 {
+			return at
+		}
+	}
+	return 0
 }
 
 func encodeMembershipRecord(at raft.MembershipAt) (SystemRecord, error) {

@@ -46,6 +46,8 @@ type builder struct {
 	base *objectstore.Manifest
 	// whole: base is not to be trusted.
 	whole bool
+	// rate bounds how fast the view is read, in bytes a second.
+	rate int
 	// keep are the log ids of snapshots that targets are fetching now.
 	keep []raft.LogID
 	// serves, if not zero, is the least index of a snapshot that would do: if shared has one already, none is built.
@@ -73,7 +75,7 @@ func (c *raftCore) build(ctx context.Context) {
 		return
 	}
 	b := &builder{
-		cluster: c.genesis.ClusterID(), view: view, base: s.manifest, whole: s.whole,
+		cluster: c.genesis.ClusterID(), view: view, base: s.manifest, whole: s.whole, rate: c.cfg.SnapshotRate,
 		meta: storage.SnapshotMeta{
 			Last: c.applied, Membership: c.appliedMembership.Membership, MembershipID: c.appliedMembership.ID, System: c.systemRecords(),
 		},
@@ -127,7 +129,7 @@ func (c *raftCore) endBuilder() {
 
 // systemRecords are all records of the node's own, as they go into a snapshot.
 func (c *raftCore) systemRecords() []SystemRecord {
-	records := c.sessions.allRecords()
+	records := append(c.sessions.allRecords(), encodeTimeRecord(c.appliedTime))
 	if c.appliedMembership.ID != (raft.LogID{}) {
 		if record, err := encodeMembershipRecord(c.appliedMembership); err == nil {
 			records = append(records, record)
@@ -223,14 +225,14 @@ func (b *builder) upload(ctx context.Context, blobs objectstore.Blobs, keep []ob
 	if b.whole {
 		options.Resend = func(objectstore.Digest) bool { return true }
 	}
-	u, err := objectstore.Begin(ctx, blobs, b.cluster, options)
+	u, err := objectstore.Begin(ctx, &pacedBlobs{Blobs: blobs, pace: newPace(b.rate)}, b.cluster, options)
 	if err != nil {
 		return ref, nil, 0, err
 	}
 	defer u.Abort()
 	u.Keep(keep...)
 	layer := u.Layer(since)
-	if err := write(layer); err != nil {
+	if err := write(&pacedWriter{ctx: ctx, w: layer, pace: newPace(b.rate)}); err != nil {
 		return ref, nil, 0, err
 	}
 	if err := layer.Close(); err != nil {

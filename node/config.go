@@ -54,10 +54,16 @@ type Config struct {
 	// SnapshotEntries and SnapshotBytes: a leader builds a snapshot when so much was appended to its log since the last one. Defaults:
 	// 1,000,000 entries, 256 MiB.
 	SnapshotEntries, SnapshotBytes uint64
+	// SnapshotRate is how many bytes of state a second a snapshot builder reads at most, so that building one does not slow writes down.
+	// Default: 32 MiB.
+	SnapshotRate int
 	// KeepEntries is how many entries before the newest snapshot stay in the log, so that a follower that was away for a short time
 	// need not fetch a snapshot. Default: 10,000.
 	KeepEntries uint64
 
+	// ReplaceAfter: when a voter has not answered for so long, and a learner that has caught up stands by, the leader gives the learner the
+	// voter's place. Zero, the default: never.
+	ReplaceAfter time.Duration
 	// SnapshotReplicas is how many JetStream servers keep the snapshots' bucket, when it is made. Default: 1.
 	SnapshotReplicas int
 
@@ -110,6 +116,7 @@ func (c *Config) setDefaults() error {
 	setDefault(&c.SessionIdle, time.Hour)
 	setDefault(&c.SnapshotEntries, 1_000_000)
 	setDefault(&c.SnapshotBytes, 256<<20)
+	setDefault(&c.SnapshotRate, 32<<20)
 	setDefault(&c.KeepEntries, 10_000)
 	setDefault(&c.MaxInFlight, 4)
 	setDefault(&c.MaxInFlightBytes, 8<<20)

@@ -56,6 +56,8 @@ type raftCore struct {
 	replies replies
 	// applied is the log id of the newest entry that the state machine has.
 	applied raft.LogID
+	// appliedTime is its log time.
+	appliedTime int64
 	// appliedMembership is the newest configuration that was applied.
 	appliedMembership raft.MembershipAt
 	// lastTime is the log time of the newest entry.
@@ -65,6 +67,8 @@ type raftCore struct {
 	suspects   []string
 	// targetsAt is when the state of the targets is published next.
 	targetsAt time.Time
+	// replaceAt is when to look next whether a voter is to be replaced.
+	replaceAt time.Time
 }
 
 type workerHandle struct {
@@ -201,6 +205,7 @@ func (c *raftCore) step() error {
 	for _, f := range d.control {
 		f(c)
 	}
+	c.replaceGone(now)
 	c.takeRequests(now)
 	return nil
 }

@@ -32,6 +32,8 @@ func (c *raftCore) install(f *fetched) error {
 		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
 	}
 	c.applied, c.sessions = meta.Last, sessions
+	c.appliedTime = max(c.appliedTime, logTime(meta.System))
+	c.lastTime = max(c.lastTime, c.appliedTime)
 	c.appliedMembership = raft.MembershipAt{ID: meta.MembershipID, Membership: meta.Membership}
 	c.proposals.passed(meta.Last.Index)
 	c.engine.Installed(time.Now(), meta.Last, c.appliedMembership)

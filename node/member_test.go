@@ -9,8 +9,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"quorate/node"
 	"quorate/node/raft"
@@ -374,5 +377,90 @@ func TestSwitchesAndTriggers(t *testing.T) {
 	}
 	if err := leader.Reload(ctx, node.Reloadable{HeartbeatInterval: 20 * time.Millisecond}); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAVoterThatIsGoneIsReplacedByAStandby(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.tune = func(cfg *node.Config) { cfg.ReplaceAfter = time.Second }
+	c.start("n1", "n2", "n3")
+	c.propose("x")
+	c.join("n4")
+	ctx := within(t, 30*time.Second)
+	if _, err := c.leader().AddLearner(ctx, "n4"); err != nil {
+		t.Fatal(err)
+	}
+	leader := c.leader()
+	var gone raft.NodeID
+	for _, id := range c.members {
+		if id != leader.Config().ID {
+			gone = id
+		}
+	}
+	c.stop(gone)
+	if _, err := leader.Wait(ctx, func(node.Status) bool {
+		m := leader.Membership()
+		return len(m.Outgoing) == 0 && slices.Contains(m.Voters, "n4") && !slices.Contains(m.Voters, gone) && len(m.Voters) == 3
+	}); err != nil {
+		t.Fatalf("%v: %+v", err, leader.Membership())
+	}
+	c.propose("y")
+}
+
+// A follower that takes messages and never answers costs bounded memory, and slows nobody.
+func TestAHungFollowerDoesNotSlowTheQuorum(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.start("n1", "n2", "n3")
+	c.propose("x")
+	leader := c.leader()
+	var hung raft.NodeID
+	for _, id := range c.members {
+		if id != leader.Config().ID {
+			hung = id
+		}
+	}
+	c.stop(hung)
+	conn, err := c.server.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var taken atomic.Int64
+	var bytes atomic.Int64
+	if _, err := conn.Subscribe(fmt.Sprintf("quorate.test.raft.%s.>", hung), func(m *nats.Msg) {
+		taken.Add(1)
+		bytes.Add(int64(len(m.Data)))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	ctx := within(t, 60*time.Second)
+	payload := make([]byte, 64<<10)
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 100 {
+				if _, err := leader.Propose(ctx, payload); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	if limit := int64(leader.Config().MaxInFlightBytes) + 1<<20; bytes.Load() > 2*limit {
+		t.Errorf("%d bytes in %d messages were sent to a follower that answers none of them", bytes.Load(), taken.Load())
+	}
+	// It can be removed meanwhile.
+	var others []raft.NodeID
+	for _, id := range c.members {
+		if id != hung {
+			others = append(others, id)
+		}
+	}
+	if _, err := leader.ChangeMembership(ctx, node.MembershipChange{Voters: others}); err != nil {
+		t.Fatal(err)
 	}
 }

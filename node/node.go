@@ -323,6 +323,14 @@ func (n *Node) Staleness() (time.Duration, bool) {
 	return max(0, time.Since(time.Unix(0, heard))), true
 }
 
+// ClusterID returns the cluster's id, or the zero one while the genesis is not agreed.
+func (n *Node) ClusterID() raft.ClusterID {
+	if genesis := n.gather.known(); genesis != nil {
+		return genesis.ClusterID()
+	}
+	return raft.ClusterID{}
+}
+
 // Conn is the NATS connection for client traffic: services on top of the node subscribe here, so that no flood of requests
 // delays a heartbeat, which travels on another. It is nil until NATS was reached, and if Config.Transport
 // replaced NATS.

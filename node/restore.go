@@ -59,6 +59,7 @@ func (n *Node) restore() (restored, error) {
 		if r.sessions, err = loadSessions(applied.System); err != nil {
 			return r, err
 		}
+		r.lastTime = logTime(applied.System)
 		for _, record := range applied.System {
 			if record.Key != membershipRecord {
 				continue
@@ -104,6 +105,7 @@ func (n *Node) restoreLocal(r *restored) error {
 		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
 	}
 	r.applied, r.local = m.Meta.Last, m.Meta.Last
+	r.lastTime = logTime(m.Meta.System)
 	r.memberships = []raft.MembershipAt{{ID: m.Meta.MembershipID, Membership: m.Meta.Membership}}
 	return nil
 }
@@ -134,7 +136,7 @@ func (n *Node) fitLog(applied raft.LogID) error {
 // scanLog reads the entries that are not applied yet, for configurations and the newest log time.
 func (n *Node) scanLog(r *restored) error {
 	last := n.log.Last().Index
-	for index := min(r.applied.Index+1, last); index > 0 && index <= last; {
+	for index := max(min(r.applied.Index+1, last), n.log.Purged().Index+1); index <= last; {
 		entries, err := n.log.Entries(index, last+1, applyBatchBytes)
 		if err != nil {
 			return fmt.Errorf("read the log from index %d: %w", index, err)
@@ -183,6 +185,7 @@ func (n *Node) newCore(genesis storage.Genesis, r restored, syncing chan<- syncI
 		fetchProgress:     &n.fetchProgress,
 		appliedMembership: r.memberships[0],
 		lastTime:          r.lastTime,
+		appliedTime:       r.lastTime,
 		violations:        map[string]uint64{},
 	}
 }

@@ -3,6 +3,8 @@ package node_test
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -162,4 +164,82 @@ func TestWithoutJetStreamTheClusterServesAndSaysSo(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err, c.nodes["n1"].Status().Snapshot)
 	}
+}
+
+// A damaged object is noticed by who fetches it, told to the leader, and built again.
+func TestADamagedSnapshotIsBuiltAgain(t *testing.T) {
+	c := newStoringCluster(t, "n1")
+	c.start("n1")
+	want := c.fill(nil, 120)
+	status := c.purged("n1", 50)
+	conn, err := c.server.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := c.nodes["n1"].Switch(within(t, 10*time.Second), node.Switches{NoSnapshots: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.nodes["n1"].Wait(within(t, 10*time.Second), func(s node.Status) bool { return !s.Snapshot.Building }); err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := objectstore.NewBucket(conn, "quorate-test", c.nodes["n1"].ClusterID(), objectstore.BucketOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs, err := bucket.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	removed := 0
+	for _, blob := range blobs {
+		if strings.HasPrefix(blob.Name, "part-") {
+			if err := bucket.Delete(t.Context(), blob.Name); err != nil {
+				t.Fatal(err)
+			}
+			removed++
+		}
+	}
+	if removed == 0 {
+		t.Fatalf("no parts among %v", blobs)
+	}
+	c.join("n2")
+	if _, err := c.nodes["n1"].AddLearner(within(t, 30*time.Second), "n2"); err != nil {
+		t.Fatal(err)
+	}
+	c.holds("n2", want)
+	if after := c.nodes["n1"].Status().Snapshot; after.Index < status.Snapshot.Index || after.Sent == 0 {
+		t.Errorf("%+v, then %+v", status.Snapshot, after)
+	}
+}
+
+// A crash between the two steps of an installation leaves a state that is ahead of its log: the log is discarded, and the node goes on.
+func TestAStateAheadOfItsLogDiscardsTheLog(t *testing.T) {
+	c := newStoringCluster(t, "n1", "n2", "n3")
+	c.start("n1", "n2", "n3")
+	want := c.fill(nil, 5)
+	away := raft.NodeID("n1")
+	if c.leader().Config().ID == away {
+		away = "n2"
+	}
+	c.stop(away)
+	want = c.fill(want, 200)
+	var from raft.NodeID
+	for id := range c.nodes {
+		c.purged(id, 100)
+		from = id
+	}
+	c.stop(from)
+	// What an installation leaves that ends after the state: the local snapshot, beside the old log.
+	target := filepath.Join(c.dir, string(away), "snapshots")
+	if err := os.RemoveAll(target); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(target, os.DirFS(filepath.Join(c.dir, string(from), "snapshots"))); err != nil {
+		t.Fatal(err)
+	}
+	c.start(away, from)
+	want = c.fill(want, 3)
+	c.holds(away, want)
+	c.holds(from, want)
 }

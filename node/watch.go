@@ -210,6 +210,9 @@ func (n *Node) Status() Status {
 	if s.snapshot.Fetching > 0 {
 		status.Snapshot.FetchedBytes, status.Snapshot.FetchBytes = n.fetchProgress.done.Load(), n.fetchProgress.total.Load()
 	}
+	if warning := n.diskWarning(); warning != "" {
+		status.Warnings = append(status.Warnings, warning)
+	}
 	if s.snapshot.Problem != "" {
 		status.Warnings = append(status.Warnings, s.snapshot.Problem)
 	}

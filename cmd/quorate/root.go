@@ -70,6 +70,7 @@ Exit status:
 		a.putCommand(), a.getCommand(), a.delCommand(), a.lsCommand(),
 		a.statusCommand(), a.leaderCommand(),
 		a.importCommand(), a.exportCommand(),
+		a.recoverCommand(),
 		a.benchCommand(), a.versionCommand(),
 	)
 	return root

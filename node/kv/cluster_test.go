@@ -25,6 +25,8 @@ type cluster struct {
 	server  *embednats.Server
 	members []raft.NodeID
 	nodes   map[raft.NodeID]*member
+	// tune, if not nil, changes the configuration of nodes that are started.
+	tune func(*node.Config)
 }
 
 type member struct {
@@ -48,7 +50,17 @@ func startCluster(t *testing.T, members ...raft.NodeID) *cluster {
 	return c
 }
 
-func (c *cluster) start(id raft.NodeID) {
+// join starts nodes that are to be added.
+func (c *cluster) join(ids ...raft.NodeID) {
+	c.t.Helper()
+	for _, id := range ids {
+		c.startWith(id, func(config *node.Config) { config.Members, config.Join = nil, true })
+	}
+}
+
+func (c *cluster) start(id raft.NodeID) { c.startWith(id, func(*node.Config) {}) }
+
+func (c *cluster) startWith(id raft.NodeID, tune func(*node.Config)) {
 	c.t.Helper()
 	store, err := kv.OpenStore(filepath.Join(c.dir, string(id), "state"), kv.StoreOptions{Logger: quiet})
 	if err != nil {
@@ -59,6 +71,10 @@ func (c *cluster) start(id raft.NodeID) {
 	}
 	if len(c.members) == 1 {
 		config.ElectionTimeout = 20 * time.Second // it elects itself at once, and a busy machine does not cost it its leadership
+	}
+	tune(&config)
+	if c.tune != nil {
+		c.tune(&config)
 	}
 	n, err := node.Start(c.t.Context(), config, store)
 	if err != nil {

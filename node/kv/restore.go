@@ -19,29 +19,55 @@ import (
 // restoredTableBytes is how large a table of a restored layer grows, about. Pebble's own are between 2 and 128 MiB.
 const restoredTableBytes = 64 << 20
 
-// Restore replaces the state by the layers in r: it builds a fresh directory beside the present one, syncs it, and moves the marker that
-// names the current one, which is atomic. A crash at any instant leaves the old state or the new. Memory does not grow with the
-// snapshot.
+// Restore replaces the state by the layers in r: Stage and Install in one. A crash at any instant leaves the old state or the new.
 func (s *Store) Restore(ctx context.Context, meta node.SnapshotMeta, r io.Reader) error {
+	staged, err := s.Stage(ctx, meta, r)
+	if err != nil {
+		return err
+	}
+	return staged.Install()
+}
+
+// Stage reads the layers in r into a fresh directory beside that of the present state, and makes it durable. Memory does not grow with the
+// snapshot. It implements node.StagedStateMachine, and may run beside everything else but another Stage.
+func (s *Store) Stage(ctx context.Context, meta node.SnapshotMeta, r io.Reader) (node.Staged, error) {
 	s.mu.RLock()
 	number, err := strconv.Atoi(strings.TrimPrefix(s.current, "state-"))
 	s.mu.RUnlock()
 	if err != nil {
-		return fmt.Errorf("restore a snapshot: current directory %q: %w", s.current, err)
+		return nil, fmt.Errorf("restore a snapshot: current directory %q: %w", s.current, err)
 	}
-	name := "state-" + strconv.Itoa(number+1)
-	path := s.options.FS.PathJoin(s.dir, name)
-	if err := s.options.FS.RemoveAll(path); err != nil {
-		return fmt.Errorf("restore a snapshot: %w", err)
+	g := &staged{store: s, name: "state-" + strconv.Itoa(number+1)}
+	if err := s.options.FS.RemoveAll(g.path()); err != nil {
+		return nil, fmt.Errorf("restore a snapshot: %w", err)
 	}
-	fresh, err := s.openPebble(name)
-	if err != nil {
-		return fmt.Errorf("restore a snapshot: %w", err)
+	if g.fresh, err = s.openPebble(g.name); err != nil {
+		return nil, fmt.Errorf("restore a snapshot: %w", err)
 	}
-	if err := s.fill(ctx, fresh, path, meta, r); err != nil {
-		return errors.Join(fmt.Errorf("restore a snapshot: %w", err), fresh.Close(), s.options.FS.RemoveAll(path))
+	if err := s.fill(ctx, g.fresh, g.path(), meta, r); err != nil {
+		return nil, errors.Join(fmt.Errorf("restore a snapshot: %w", err), g.Discard())
 	}
-	return s.swap(fresh, name)
+	return g, nil
+}
+
+// staged is a state that is ready to be put in the place of the present one.
+type staged struct {
+	store *Store
+	fresh *pebble.DB
+	name  string
+}
+
+func (g *staged) path() string { return g.store.options.FS.PathJoin(g.store.dir, g.name) }
+
+// Install moves the marker that names the current directory, which is atomic, and removes the old one.
+func (g *staged) Install() error { return g.store.swap(g.fresh, g.name) }
+
+// Discard removes the directory.
+func (g *staged) Discard() error {
+	if err := errors.Join(g.fresh.Close(), g.store.options.FS.RemoveAll(g.path())); err != nil {
+		return fmt.Errorf("discard a restored state: %w", err)
+	}
+	return nil
 }
 
 // swap makes a filled and flushed Pebble the current one.

@@ -60,6 +60,12 @@ type Store struct {
 	tableBytes int // restoredTableBytes, but in tests
 }
 
+var (
+	_ node.DurableStateMachine = (*Store)(nil)
+	_ node.StagedStateMachine  = (*Store)(nil)
+	_ node.DeltaSnapshot       = (*snapshot)(nil)
+)
+
 // markerName is the file-name part that names the current state directory.
 const markerName = "state"
 

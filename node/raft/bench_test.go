@@ -74,6 +74,8 @@ func (b *bench) flush() Output {
 		out.VoteReplies = append(out.VoteReplies, next.VoteReplies...)
 		out.AppendReplies = append(out.AppendReplies, next.AppendReplies...)
 		out.Reads = append(out.Reads, next.Reads...)
+		out.TimeoutNow = append(out.TimeoutNow, next.TimeoutNow...)
+		out.TimeoutNowReplies = append(out.TimeoutNowReplies, next.TimeoutNowReplies...)
 		out.Violations = append(out.Violations, next.Violations...)
 		if next.Probe != nil {
 			out.Probe = next.Probe

@@ -135,7 +135,7 @@ func (e *Engine) checkLeading() error {
 	if want := (Vote{Term: l.term, For: e.cfg.Self.ID}); e.vote != want || e.following.leader != e.cfg.Self {
 		return fmt.Errorf("leads in term %d with %v, follows %v", l.term, e.vote, e.following.leader)
 	}
-	if !e.log.Has(l.start) || e.log.last.Term != l.term {
+	if (!e.log.Has(l.start) && l.start.Index > e.log.purged.Index) || e.log.last.Term != l.term {
 		return fmt.Errorf("leader's own first entry %v is not in its log up to %v", l.start, e.log.last)
 	}
 	members := 0
@@ -170,7 +170,7 @@ func (e *Engine) checkLeading() error {
 
 // Check returns what is wrong with the replicator's state, or nil. It is for tests, like Engine.Check.
 func (r *Replicator) Check() error {
-	var bytes, messages, heartbeats int
+	var bytes, messages, heartbeats, offers int
 	last := uint64(0)
 	for _, f := range r.flights {
 		if f.id <= last || f.id > r.lastID || f.epoch > r.epoch {
@@ -180,6 +180,8 @@ func (r *Replicator) Check() error {
 		switch {
 		case f.heartbeat:
 			heartbeats++
+		case f.install:
+			offers++
 		case f.epoch == r.epoch:
 			bytes += f.bytes
 			messages++
@@ -189,6 +191,8 @@ func (r *Replicator) Check() error {
 	case bytes != r.bytes || messages != r.messages || heartbeats != r.heartbeats:
 		return fmt.Errorf("%d bytes in %d messages and %d heartbeats in flight, counted as %d, %d and %d",
 			bytes, messages, heartbeats, r.bytes, r.messages, r.heartbeats)
+	case offers > 1 || (offers == 1) != r.offering:
+		return fmt.Errorf("%d offers in flight, offering %t", offers, r.offering)
 	case r.next <= r.matched.Index || r.next > r.target.Last.Index+1:
 		return fmt.Errorf("next is %d, matched %v of %v", r.next, r.matched, r.target.Last)
 	case r.probing && r.messages > 1:

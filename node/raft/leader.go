@@ -273,7 +273,7 @@ func (e *Engine) Progress(now time.Time, p Progress) {
 		return
 	}
 	if p.Matched.Index > t.matched.Index {
-		if !e.log.Has(p.Matched) {
+		if !e.log.Has(p.Matched) && p.Matched.Index >= e.log.purged.Index { // before that it is committed, and commits nothing
 			e.violation("%v says that it matched %v, which is not in the leader's log", p.Peer, p.Matched)
 			return
 		}

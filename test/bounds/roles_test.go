@@ -49,6 +49,16 @@ func play(ctx context.Context, role, url, dir, id string) error {
 		fmt.Println(server.ClientURL())
 		<-ctx.Done()
 		return server.Close()
+	case "jetstream":
+		server, err := embednats.Start(embednats.Options{Host: "127.0.0.1", Port: -1, JetStream: true, Dir: dir})
+		if err != nil {
+			return err
+		}
+		fmt.Println(server.ClientURL())
+		<-ctx.Done()
+		return server.Close()
+	case "store":
+		return playStore(ctx, url, dir, id)
 	case "echo":
 		conn, err := nats.Connect(url)
 		if err != nil {

@@ -25,6 +25,8 @@ type clients struct {
 type operation struct {
 	entry raft.Entry
 	read  *readOp
+	// do is what an operator asks of a leader.
+	do func(*raft.Engine, time.Time)
 }
 
 // proposal waits for its entry to be applied here.
@@ -37,6 +39,8 @@ type proposal struct {
 type readOp struct {
 	floor uint64
 	index uint64
+	// peer, if not zero, waits for the index of a read of its own.
+	peer raft.ReplyTo
 }
 
 func (c *clients) begin() {
@@ -62,6 +66,16 @@ func (c *clients) next() {
 	switch {
 	case w.plan.changes && !w.healed && w.chance(0.1):
 		c.change(p)
+	case w.plan.transfers && !w.healed && w.chance(0.03):
+		to := w.processes[w.rng.IntN(len(w.processes))].self.ID
+		if w.chance(0.3) {
+			to = ""
+		}
+		p.ask(operation{do: func(e *raft.Engine, now time.Time) { _ = e.Transfer(now, to) }})
+	case w.plan.transfers && !w.healed && w.chance(0.02):
+		p.tell(func(e *raft.Engine) { e.Elect(w.time()) })
+	case w.chance(w.plan.reads) && p.engine.Role() != raft.Leader:
+		p.readThroughLeader(readOp{floor: w.oracle.acked})
 	case w.chance(w.plan.reads):
 		p.ask(operation{read: &readOp{floor: w.oracle.acked}})
 	default:
@@ -74,54 +88,25 @@ func (c *clients) write() raft.Entry {
 	return raft.Entry{Kind: raft.EntryCommand, Data: binary.BigEndian.AppendUint64(nil, c.last)}
 }
 
-// change asks for a step of a membership change: into a joint configuration with another set of voters, or out of one. It keeps
-// the rules that the node will keep: one change at a time, by a leader that has committed an entry of its own.
+// change asks for another membership: any set of voters and learners, the leader need not be among them.
 func (c *clients) change(p *process) {
-	e := p.engine
-	if e.Role() != raft.Leader || !e.Serving() || p.uncommittedChange() {
-		return
-	}
-	current := e.Membership()
-	next := current.Leave()
-	if !current.Joint() {
-		next = c.w.jointChange(current)
-	}
-	if next != nil {
-		c.changed++
-		p.ask(operation{entry: raft.Entry{Kind: raft.EntryMembership, Membership: next}})
-	}
-}
-
-// jointChange draws other voters. The leader need not be among them.
-func (w *world) jointChange(current *raft.Membership) *raft.Membership {
-	next := &raft.Membership{}
-	voters := 0
-	for _, p := range w.processes {
-		member, known := current.Find(p.self.ID)
-		if !known {
-			member = raft.Member{Peer: p.self}
-		}
-		member.Outgoing = member.Voter
-		member.Voter = w.chance(0.5)
-		member.Retain = true
-		if member.Voter {
-			voters++
-		}
-		next.Members = append(next.Members, member)
-	}
-	if voters == 0 || !next.Joint() {
-		return nil
-	}
-	return next
-}
-
-func (p *process) uncommittedChange() bool {
-	for _, entry := range p.disk.visible.entries[min(p.engine.Commit(), uint64(len(p.disk.visible.entries))):] {
-		if entry.Kind == raft.EntryMembership {
-			return true
+	w := c.w
+	current := p.engine.MembershipAt()
+	var change raft.Change
+	for _, q := range w.processes {
+		switch {
+		case w.chance(0.6):
+			change.Voters = append(change.Voters, q.self)
+		case w.chance(0.5):
+			change.Learners = append(change.Learners, q.self)
 		}
 	}
-	return false
+	if w.chance(0.5) {
+		change.If = &current.ID
+	}
+	change.Force = w.chance(0.7) // else most are refused: who was never a member has not caught up
+	c.changed++
+	p.ask(operation{do: func(e *raft.Engine, now time.Time) { _, _ = e.ChangeMembership(now, change) }})
 }
 
 // ask puts an operation into the inbox.
@@ -135,18 +120,20 @@ func (p *process) take(now time.Time, ops []operation) {
 	if len(ops) == 0 || p.engine.Role() != raft.Leader {
 		return // refused: not the leader
 	}
+	for _, op := range ops {
+		if op.do != nil {
+			op.do(p.engine, now)
+		}
+	}
+	if p.engine.Role() != raft.Leader || p.engine.Transferring() {
+		return // refused, or waits with its client
+	}
 	var entries []raft.Entry
 	for _, op := range ops {
-		if op.read != nil || p.engine.LastLogID().Index-p.engine.Commit() > mostUncommitted {
-			continue
-		}
-		if op.entry.Kind == raft.EntryMembership && (len(entries) > 0 || p.uncommittedChange()) {
+		if op.read != nil || op.do != nil || p.engine.LastLogID().Index-p.engine.Commit() > mostUncommitted {
 			continue
 		}
 		entries = append(entries, op.entry)
-		if op.entry.Kind == raft.EntryMembership {
-			break
-		}
 	}
 	if len(entries) > 0 {
 		first, ok := p.engine.Propose(now, entries)
@@ -182,6 +169,16 @@ func (p *process) decide(r raft.ReadReady) {
 		return
 	}
 	delete(p.reads, r.ID)
+	if op.peer != 0 {
+		waiting := p.replies[op.peer]
+		delete(p.replies, op.peer)
+		if r.Lost {
+			waiting.reply(nil, errBusy)
+		} else {
+			waiting.reply(readIndexResponse{r.Index}, nil)
+		}
+		return
+	}
 	if r.Lost {
 		return
 	}

@@ -27,9 +27,10 @@ type disk struct {
 	durable func(seq uint64)
 }
 
-// image is the content of a disk.
+// image is the content of a disk. What is purged stays in entries, for the oracle to look at; nobody else can read it.
 type image struct {
 	vote    raft.Vote
+	purged  raft.LogID
 	entries []raft.Entry // entries[i] has index i+1
 	// prefixes[i] is a hash of the log up to entries[i].
 	prefixes []uint64
@@ -57,8 +58,8 @@ func (im *image) apply(write *raft.Write) error {
 		im.vote = *write.Vote
 	}
 	if from := write.TruncateFrom; from != 0 {
-		if from > uint64(len(im.entries)) {
-			return fmt.Errorf("truncation from %d, but the log ends with %v", from, im.last())
+		if from > uint64(len(im.entries)) || from <= im.purged.Index {
+			return fmt.Errorf("truncation from %d, but the log begins after %v and ends with %v", from, im.purged, im.last())
 		}
 		im.entries, im.prefixes = im.entries[:from-1], im.prefixes[:from-1]
 	}
@@ -129,20 +130,58 @@ func (d *disk) keep(n int) {
 	d.pending = slices.Delete(d.pending, 0, n)
 }
 
+// purge forgets what is durable in the state machine, so it does not matter when the disk hears of it.
+func (d *disk) purge(to raft.LogID) {
+	d.visible.purged, d.synced.purged = to, to
+}
+
+// reset discards the log, durably: it begins after to, an entry that is committed.
+func (d *disk) reset(to raft.LogID) {
+	d.settle()
+	fresh := image{vote: d.visible.vote, purged: to}
+	for _, c := range d.w.oracle.committed[:to.Index] {
+		fresh.entries = append(fresh.entries, c.entry)
+		fresh.prefixes = append(fresh.prefixes, c.prefix)
+	}
+	d.visible, d.synced = fresh, fresh.clone()
+}
+
+// settle makes all that is pending durable: something durable was written after it.
+func (d *disk) settle() {
+	if len(d.pending) == 0 {
+		return
+	}
+	seq := d.pending[len(d.pending)-1].Seq
+	d.keep(len(d.pending))
+	d.syncing = false
+	d.life++ // the sync under way ends with nothing to tell
+	life := d.life
+	d.w.after(0, func() {
+		if life == d.life {
+			d.durable(seq)
+		}
+	})
+}
+
+func (im *image) clone() image {
+	return image{vote: im.vote, purged: im.purged, entries: slices.Clone(im.entries), prefixes: slices.Clone(im.prefixes)}
+}
+
 func (d *disk) crash() {
 	d.keep(d.w.rng.IntN(len(d.pending) + 1))
 	d.pending = nil
 	d.syncing = false
 	d.life++
-	d.visible = image{
-		vote: d.synced.vote, entries: slices.Clone(d.synced.entries), prefixes: slices.Clone(d.synced.prefixes),
-	}
+	d.visible = d.synced.clone()
 }
 
 // Term makes the disk a raft.LogTerms.
 func (d *disk) Term(index uint64) (uint64, error) {
-	if index == 0 {
-		return 0, nil
+	switch {
+	case index == d.visible.purged.Index:
+		return d.visible.purged.Term, nil
+	case index < d.visible.purged.Index:
+		return 0, raft.ErrPurged
 	}
 	if index > uint64(len(d.visible.entries)) {
 		return 0, fmt.Errorf("index %d is beyond %v", index, d.visible.last())
@@ -152,6 +191,9 @@ func (d *disk) Term(index uint64) (uint64, error) {
 
 // read returns entries from lo up to, not including, hi, at least one, as far as maxBytes allows.
 func (d *disk) read(lo, hi uint64, maxBytes int) ([]raft.Entry, error) {
+	if lo > 0 && lo <= d.visible.purged.Index {
+		return nil, raft.ErrPurged
+	}
 	if lo >= hi || lo == 0 || hi > uint64(len(d.visible.entries))+1 {
 		return nil, fmt.Errorf("entries %d to %d of a log up to %v", lo, hi, d.visible.last())
 	}

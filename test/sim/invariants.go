@@ -33,6 +33,11 @@ type ballot struct {
 type committedEntry struct {
 	id     raft.LogID
 	prefix uint64
+	entry  raft.Entry
+}
+
+func (c committedEntry) equals(other committedEntry) bool {
+	return c.id == other.id && c.prefix == other.prefix
 }
 
 // past is what a node was before a step.
@@ -175,9 +180,9 @@ func (o *oracle) commits(p *process, before past) {
 		}
 	}
 	for index := before.commit + 1; index <= commit; index++ {
-		c := committedEntry{id: visible.entries[index-1].ID, prefix: visible.prefix(index)}
+		c := committedEntry{id: visible.entries[index-1].ID, prefix: visible.prefix(index), entry: visible.entries[index-1]}
 		if index <= uint64(len(o.committed)) {
-			if o.committed[index-1] != c {
+			if !o.committed[index-1].equals(c) {
 				o.w.fail("state machine safety (5.4.3): n%d commits %v, but %v is committed",
 					p.index+1, c.id, o.committed[index-1].id)
 			}
@@ -247,6 +252,27 @@ func (o *oracle) applies(p *process, entry raft.Entry) {
 	}
 	if !p.disk.synced.holds(o.committed[index-1]) {
 		o.w.fail("n%d applies %v, which is not durable in its own log", p.index+1, entry.ID)
+	}
+}
+
+// purges checks that what a node forgets it can have again: from its own state, and for others from a snapshot that was completed.
+func (o *oracle) purges(p *process, to raft.LogID) {
+	if to.Index > p.disk.flushed.Index {
+		o.w.fail("n%d purges up to %v, but its own state is durable up to %v", p.index+1, to, p.disk.flushed)
+	}
+	if to.Index > o.w.store.newest {
+		o.w.fail("n%d purges up to %v, but the newest snapshot that was completed is of %d", p.index+1, to, o.w.store.newest)
+	}
+	if to.Index <= uint64(len(o.committed)) && o.committed[to.Index-1].id != to || to.Index > uint64(len(o.committed)) {
+		o.w.fail("n%d purges up to %v, which is not committed", p.index+1, to)
+	}
+}
+
+// installs checks that a snapshot is one of what is committed, and does not take a node back.
+func (o *oracle) installs(p *process, s stored) {
+	last := s.ref.Last
+	if last.Index > uint64(len(o.committed)) || o.committed[last.Index-1].id != last || last.Index <= p.applied.Index {
+		o.w.fail("n%d at %v installs a snapshot of %v", p.index+1, p.applied, last)
 	}
 }
 

@@ -31,13 +31,15 @@ type plan struct {
 	reads     float64
 	// changes: clients change the membership, too.
 	changes bool
+	// snapshots: leaders build snapshots, and all purge their logs. transfers: leadership is handed over.
+	snapshots, transfers bool
 }
 
 func (p plan) String() string {
 	return fmt.Sprintf("%v, election timeout %v, %d messages of %d bytes in flight, loss %.2f, duplicates %.2f, "+
-		"delay %v (%.2f: %v), sync %v (%.2f: %v), faults %v every %v, changes %v",
+		"delay %v (%.2f: %v), sync %v (%.2f: %v), faults %v every %v, changes %v, snapshots %v, transfers %v",
 		p.membership, p.engine.ElectionTimeout, p.replicator.MaxInFlight, p.replicator.MaxMessageBytes, p.loss, p.duplicate,
-		p.delay, p.slow, p.slowDelay, p.syncTime, p.slowSyncs, p.slowSync, p.weights, p.faultGap, p.changes)
+		p.delay, p.slow, p.slowDelay, p.syncTime, p.slowSyncs, p.slowSync, p.weights, p.faultGap, p.changes, p.snapshots, p.transfers)
 }
 
 func pick[T any](rng *rand.Rand, choices ...T) T { return choices[rng.IntN(len(choices))] }
@@ -71,6 +73,8 @@ func newPlan(rng *rand.Rand) plan {
 	p.weights[crashNode]++
 	p.membership, p.nodes = newMembership(rng)
 	p.changes = rng.IntN(3) == 0
+	p.snapshots = rng.IntN(2) == 0
+	p.transfers = rng.IntN(3) == 0
 	return p
 }
 

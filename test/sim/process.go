@@ -33,6 +33,8 @@ type process struct {
 	waiting  []proposal
 	reads    map[raft.ReadID]readOp
 	lastRead raft.ReadID
+	// building: a snapshot is on its way to the store.
+	building bool
 }
 
 // inbox is what waits for the core, in the order in which the core hands it to the engine.
@@ -42,6 +44,8 @@ type inbox struct {
 	answers  []func(*raft.Engine)
 	rpc      []incoming
 	api      []operation
+	// fetched are snapshots that are here and wait to be installed.
+	fetched []stored
 }
 
 type incoming struct {
@@ -74,8 +78,12 @@ func (p *process) start() {
 		p.inbox.durable = max(p.inbox.durable, seq)
 		p.wake()
 	}
+	p.building = false
+	if !p.disk.visible.has(p.applied) { // a snapshot was installed, and the log was not reset any more
+		p.disk.reset(p.applied)
+	}
 	last := p.disk.visible.last()
-	view, err := raft.NewLogView(raft.LogID{}, last, p.disk.Term)
+	view, err := raft.NewLogView(p.disk.visible.purged, last, p.disk.Term)
 	if err != nil {
 		w.fail("restart of n%d: %w", p.index+1, err)
 		return
@@ -96,6 +104,9 @@ func (p *process) start() {
 	p.engine = raft.New(cfg, raft.Restored{
 		Vote: p.disk.visible.vote, Log: view, Committed: p.applied, Memberships: memberships,
 	}, w.time())
+	if newest, ok := w.store.find(); ok && w.chance(0.5) {
+		p.engine.SetSnapshot(newest.ref) // it looked into the store
+	}
 	w.trace.add(w.now, "starts", p.index, -1, last.Index, last.Term, nil)
 	w.oracle.started(p)
 	p.wake()
@@ -150,6 +161,9 @@ func (p *process) run() {
 	in := p.inbox
 	p.inbox = inbox{}
 	before := p.w.oracle.before(p)
+	if !p.install(in.fetched) {
+		return // it crashed in the middle
+	}
 	p.step(in)
 	out := p.engine.Output()
 	p.w.oracle.decided(p, before, out)
@@ -177,6 +191,12 @@ func (p *process) step(in inbox) {
 			p.engine.Append(r.arrived, req, p.lastReply)
 		case *raft.VoteRequest:
 			p.engine.VoteRequested(r.arrived, req, p.lastReply)
+		case *raft.InstallRequest:
+			p.engine.Install(r.arrived, req, p.lastReply)
+		case *raft.TimeoutNowRequest:
+			p.engine.TimeoutNow(r.arrived, req, p.lastReply)
+		case readIndexRequest:
+			p.readFor(now, p.lastReply)
 		}
 	}
 	p.engine.Tick(now)
@@ -204,6 +224,19 @@ func (p *process) execute(before past, out raft.Output) {
 	}
 	for i := range out.AppendReplies {
 		p.reply(out.AppendReplies[i].To, &out.AppendReplies[i].Response)
+	}
+	for i := range out.TimeoutNow {
+		request := out.TimeoutNow[i].Request
+		w.net.call(p, out.TimeoutNow[i].To, &request, w.plan.engine.ElectionTimeout, func(answer) {})
+	}
+	for i := range out.TimeoutNowReplies {
+		p.reply(out.TimeoutNowReplies[i].To, &out.TimeoutNowReplies[i].Response)
+	}
+	if out.Fetch != nil {
+		p.fetch(*out.Fetch)
+	}
+	if out.NeedSnapshot {
+		p.build()
 	}
 	if out.Probe != nil {
 		p.probe(*out.Probe)
@@ -275,6 +308,7 @@ func (p *process) apply() {
 	if p.w.chance(0.05) {
 		p.disk.flushed = p.applied // the state machine's own flush
 	}
+	p.keepHouse()
 }
 
 func (p *process) setTimer() {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"time"
 
 	"quorate/node/raft"
@@ -93,6 +94,10 @@ func (k *worker) pump() {
 		}
 	}
 	w.oracle.replicator(k)
+	if progress := k.replicator.Progress(); progress != k.latest {
+		k.latest = progress
+		k.report()
+	}
 	wait := k.replicator.Deadline().Sub(w.time())
 	if wait <= 0 {
 		w.fail("n%d: worker for %v wants to be called again at once, for ever", k.p.index+1, k.newest.Peer)
@@ -109,14 +114,24 @@ func (k *worker) pump() {
 
 func (k *worker) send(s raft.Send) bool {
 	p := k.p
+	if s.Install {
+		k.replicator.Sent(p.w.time(), s, s.Snapshot.Last, s.Snapshot.Last, 0)
+		k.call(s.ID, &raft.InstallRequest{Term: k.newest.Term, Leader: p.self, Snapshot: s.Snapshot})
+		return true
+	}
 	req := &raft.AppendRequest{
 		Term: k.newest.Term, Leader: p.self, Prev: s.Matched, Commit: s.Commit, Successors: k.newest.Successors,
+		Snapshot: k.newest.SnapshotKnown,
 	}
 	last, bytes := s.Matched, 0
 	if !s.Heartbeat {
 		term, err := p.disk.Term(s.Prev)
 		if err == nil {
 			req.Entries, err = p.disk.read(s.Lo, s.Hi, s.MaxBytes)
+		}
+		if errors.Is(err, raft.ErrPurged) {
+			k.replicator.Purged(p.disk.visible.purged)
+			return true
 		}
 		if err != nil {
 			if !k.ending {
@@ -139,10 +154,14 @@ func (k *worker) send(s raft.Send) bool {
 		}
 	}
 	k.replicator.Sent(p.w.time(), s, req.Prev, last, bytes)
-	p.w.net.call(p, k.newest.Peer, req, 2*p.w.plan.engine.ElectionTimeout, func(a answer) {
-		k.soon(func() { k.answered(s.ID, a) })
-	})
+	k.call(s.ID, req)
 	return true
+}
+
+func (k *worker) call(id uint64, req any) {
+	k.p.w.net.call(k.p, k.newest.Peer, req, 2*k.p.w.plan.engine.ElectionTimeout, func(a answer) {
+		k.soon(func() { k.answered(id, a) })
+	})
 }
 
 func (k *worker) answered(id uint64, a answer) {
@@ -150,8 +169,7 @@ func (k *worker) answered(id uint64, a answer) {
 	if !ok {
 		k.replicator.Failed(id)
 	} else {
-		progress, err := k.replicator.Answered(id, response, a.boot, k.p.disk)
-		k.latest = progress
+		_, err := k.replicator.Answered(id, response, a.boot, k.p.disk)
 		if err != nil {
 			k.replicator.Unsendable()
 			if !k.ending {
@@ -159,14 +177,13 @@ func (k *worker) answered(id uint64, a answer) {
 			}
 		}
 	}
-	k.report()
 	k.pump()
 }
 
 // report hands the newest progress to the core, sometimes late: the goroutine may wait for a processor. A worker that was
 // stopped meanwhile still has its word.
 func (k *worker) report() {
-	if k.reporting || k.latest == (raft.Progress{}) {
+	if k.reporting {
 		return
 	}
 	k.reporting = true

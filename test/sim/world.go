@@ -43,6 +43,7 @@ type world struct {
 	net       network
 	clients   clients
 	oracle    oracle
+	store     store
 	trace     trace
 	err       error
 	healed    bool

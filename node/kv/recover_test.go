@@ -1,0 +1,172 @@
+package kv_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"quorate/node"
+	"quorate/node/kv"
+	"quorate/node/raft"
+	"quorate/storage/objectstore"
+	"quorate/transport/embednats"
+)
+
+func (c *cluster) store(id raft.NodeID) *kv.Store {
+	c.t.Helper()
+	store, err := kv.OpenStore(filepath.Join(c.dir, string(id), "state"), kv.StoreOptions{Logger: quiet})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return store
+}
+
+func (c *cluster) survivor(id raft.NodeID) node.Survivor {
+	return node.Survivor{Cluster: "test", ID: id, Dir: filepath.Join(c.dir, string(id), "log"), Logger: quiet}
+}
+
+// startStoring starts a cluster over a NATS server with JetStream.
+func startStoring(t *testing.T, members ...raft.NodeID) *cluster {
+	t.Helper()
+	server, err := embednats.Start(embednats.Options{Port: -1, JetStream: true, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	c := &cluster{t: t, dir: t.TempDir(), server: server, members: members, nodes: map[raft.NodeID]*member{}}
+	for _, id := range members {
+		c.start(id)
+	}
+	return c
+}
+
+func TestASurvivorBeginsANewClusterWithAllThatItHas(t *testing.T) {
+	c := startStoring(t, "n1", "n2", "n3")
+	client := c.client()
+	ctx := within(t, 60*time.Second)
+	var newest uint64
+	for i := range 50 {
+		var err error
+		if newest, err = client.Put(ctx, fmt.Sprint("k", i), fmt.Append(nil, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.nodes["n1"].Wait(ctx, func(s node.Status) bool { return s.AppliedIndex >= newest }); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range c.nodes {
+		m.stop()
+	}
+	look, err := node.Recover(ctx, c.survivor("n1"), c.store("n1"), true)
+	if err != nil || look.Last.Index < newest || !strings.Contains(look.Membership, "n2") {
+		t.Fatalf("%+v %v", look, err)
+	}
+	done, err := node.Recover(ctx, c.survivor("n1"), c.store("n1"), false)
+	if err != nil || done.New == done.Old || done.Begin.Index <= newest+1<<31 {
+		t.Fatalf("%+v %v", done, err)
+	}
+	c.members = nil
+	c.start("n1")
+	for i := range 50 {
+		if entry, err := client.Get(ctx, fmt.Sprint("k", i)); err != nil || string(entry.Value) != fmt.Sprint(i) {
+			t.Fatalf("%+v %v", entry, err)
+		}
+	}
+	if revision, err := client.Put(ctx, "after", nil); err != nil || revision <= done.Begin.Index {
+		t.Fatalf("revision %d (%v), the log begins after %v", revision, err, done.Begin)
+	}
+	// One of the old cluster cannot come back into it: nobody answers to the names that it knows, with their old incarnations.
+	c.start("n2")
+	if _, err := c.nodes["n2"].Wait(ctx, func(s node.Status) bool { return s.Role == node.RoleCandidate }); err != nil {
+		t.Fatal(err)
+	}
+	if s := c.nodes["n1"].Status(); s.Role != node.RoleLeader || len(s.Members) != 1 {
+		t.Fatalf("%+v", s)
+	}
+	c.nodes["n2"].stop()
+	// With an empty directory it can.
+	if err := os.RemoveAll(filepath.Join(c.dir, "n2")); err != nil {
+		t.Fatal(err)
+	}
+	c.join("n2")
+	if _, err := c.nodes["n1"].ChangeMembership(ctx, node.MembershipChange{Voters: []raft.NodeID{"n1", "n2"}}); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody else's directory is touched.
+	if _, err := node.Recover(ctx, node.Survivor{Cluster: "other", ID: "n3", Dir: c.survivor("n3").Dir, Logger: quiet}, c.store("n3"), false); err == nil {
+		t.Error("recovered as a node of another cluster")
+	}
+}
+
+func TestEveryDiskLostAndTheStateIsRestoredFromItsSnapshot(t *testing.T) {
+	c := startStoring(t, "n1", "n2", "n3")
+	client := c.client()
+	ctx := within(t, 60*time.Second)
+	var newest uint64
+	for i := range 50 {
+		var err error
+		if newest, err = client.Put(ctx, fmt.Sprint("k", i), fmt.Append(nil, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ref, err := c.nodes["n1"].Snapshot(ctx)
+	if err != nil || ref.Last.Index < newest {
+		t.Fatalf("%+v %v", ref, err)
+	}
+	id := c.nodes["n1"].ClusterID()
+	for _, m := range c.nodes {
+		m.stop()
+	}
+	if err := os.RemoveAll(c.dir); err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := objectstore.NewBucket(c.connect(), "quorate-test", id, objectstore.BucketOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// By way of a backup file.
+	file := filepath.Join(t.TempDir(), "backup")
+	out, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(objectstore.Save(ctx, bucket, ref, out, objectstore.Retry{}), out.Close()); err != nil {
+		t.Fatal(err)
+	}
+	backup, err := objectstore.OpenFile(vfs.Default, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = backup.Close() }()
+	done, err := node.RestoreFrom(ctx, c.survivor("n1"), c.store("n1"), backup, backup.Ref(), 1<<20-4096)
+	if err != nil || done.Begin.Index <= newest {
+		t.Fatalf("%+v %v", done, err)
+	}
+	if _, err := node.RestoreFrom(ctx, c.survivor("n1"), c.store("n1"), backup, backup.Ref(), 1<<20-4096); err == nil {
+		t.Error("restored over a state")
+	}
+	c.members = nil
+	c.start("n1")
+	c.join("n2", "n3")
+	if _, err := c.nodes["n1"].Wait(ctx, func(s node.Status) bool { return s.Serving }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.nodes["n1"].ChangeMembership(ctx, node.MembershipChange{Voters: []raft.NodeID{"n1", "n2", "n3"}}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		if entry, err := client.Get(ctx, fmt.Sprint("k", i), kv.FromNode("n3")); err != nil || string(entry.Value) != fmt.Sprint(i) {
+			t.Fatalf("%+v %v", entry, err)
+		}
+	}
+	if revision, err := client.Put(context.WithoutCancel(ctx), "after", nil); err != nil || revision <= done.Begin.Index {
+		t.Fatalf("%d %v", revision, err)
+	}
+}

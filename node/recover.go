@@ -1,0 +1,233 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"quorate/node/raft"
+	"quorate/storage"
+	"quorate/storage/objectstore"
+	"quorate/storage/pebblelog"
+)
+
+// refoundGap lies between the last index of a cluster that was given up and the first of the one that takes its place: more than the lost
+// members can have used, so that no index, and no revision, is used twice.
+const refoundGap = 1 << 32
+
+// Survivor is a node's directory of which the cluster is to be given up, or was not one yet.
+type Survivor struct {
+	// Cluster and ID are the names; Dir is where the log is (Config.Dir).
+	Cluster string
+	ID      raft.NodeID
+	Dir     string
+	Logger  *slog.Logger
+}
+
+// Recovery says what a node's directory has, and what becomes of it.
+type Recovery struct {
+	// Last is the newest entry in the log, Applied that of the state.
+	Last, Applied raft.LogID
+	// Membership in force, and the node's vote.
+	Membership string
+	Vote       raft.Vote
+	// Old and New cluster id.
+	Old, New raft.ClusterID
+	// Begin is the log id after which the new cluster's log begins.
+	Begin raft.LogID
+}
+
+// Recover makes the directory of a survivor the first node of a new cluster, when the old one has lost its quorum for good: it applies all
+// of its log, committed or not, to the state, and begins a log, a membership of this node alone, an incarnation and a cluster id of
+// its own. Nodes of the old cluster cannot come back into it. What was acknowledged and this node did not have is lost. The node must not
+// run; it takes over sm and closes it. With dry it only looks.
+//
+// A Recover that was cut off goes on when it is called again.
+func Recover(ctx context.Context, s Survivor, sm DurableStateMachine, dry bool) (r Recovery, err error) {
+	defer func() {
+		if err = errors.Join(err, sm.Close()); err != nil {
+			err = fmt.Errorf("recover %s: %w", s.Dir, err)
+		}
+	}()
+	log, err := openSurvivor(s)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	identity, ok := log.Identity()
+	genesis, founded := log.Genesis()
+	switch {
+	case !ok || !founded:
+		return r, errors.New("the directory is not that of a node that has taken part in a cluster")
+	case identity.Cluster != s.Cluster || identity.Peer.ID != s.ID:
+		return r, fmt.Errorf("the directory belongs to node %s of cluster %s", identity.Peer.ID, identity.Cluster)
+	}
+	applied, err := sm.Applied()
+	if err != nil {
+		return r, fmt.Errorf("state machine: %w", err)
+	}
+	core, err := offlineCore(log, sm, applied)
+	if err != nil {
+		return r, err
+	}
+	r = Recovery{Last: log.Last(), Applied: applied.Last, Vote: log.Vote(), Old: genesis.ClusterID(), Membership: core.membershipNow(genesis)}
+	r.Begin = raft.LogID{Term: max(r.Last.Term, r.Vote.Term) + 1, Index: r.Last.Index + refoundGap}
+	if dry {
+		return r, nil
+	}
+	if half := log.Purged(); half == log.Last() && applied.Last.Index+refoundGap == half.Index && len(genesis.Members) == 1 {
+		r.Begin, r.New = half, r.Old // cut off between the two last steps
+		return r, core.begin(ctx, sm, raft.MembershipAt{ID: half, Membership: raft.NewMembership(identity.Peer)})
+	}
+	if err := core.applyAll(ctx); err != nil {
+		return r, err
+	}
+	if err := sm.Sync(ctx); err != nil {
+		return r, fmt.Errorf("state machine: %w", err)
+	}
+	peer := raft.Peer{ID: s.ID, Incarnation: raft.Incarnation(randomID())}
+	founding := newFounding(s.Cluster, peer, genesis.MaxEntryBytes, r.Begin)
+	if err := log.Refound(founding); err != nil {
+		return r, err
+	}
+	r.New = founding.Genesis.ClusterID()
+	return r, core.begin(ctx, sm, raft.MembershipAt{ID: r.Begin, Membership: raft.NewMembership(peer)})
+}
+
+func newFounding(cluster string, peer raft.Peer, maxEntryBytes uint64, begin raft.LogID) pebblelog.Refounding {
+	return pebblelog.Refounding{
+		Identity: storage.Identity{Cluster: cluster, Peer: peer},
+		Genesis:  storage.NewGenesis(cluster, []raft.Peer{peer}, maxEntryBytes),
+		Vote:     raft.Vote{Term: begin.Term},
+		Begin:    begin,
+	}
+}
+
+func openSurvivor(s Survivor) (*pebblelog.Log, error) {
+	if s.Logger == nil {
+		s.Logger = slog.Default()
+	}
+	return pebblelog.OpenLog(s.Dir, pebblelog.Options{Logger: s.Logger})
+}
+
+// offlineCore applies a log without running it.
+func offlineCore(log storage.LogStore, sm DurableStateMachine, applied Applied) (*raftCore, error) {
+	sessions, err := loadSessions(applied.System)
+	if err != nil {
+		return nil, err
+	}
+	c := &raftCore{log: log, sm: sm, sessions: sessions, applied: applied.Last}
+	for _, record := range applied.System {
+		if record.Key == membershipRecord {
+			if c.appliedMembership, err = decodeMembershipRecord(record); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return c, nil
+}
+
+// membershipNow tells the newest membership that was applied, in words.
+func (c *raftCore) membershipNow(genesis storage.Genesis) string {
+	if c.appliedMembership.Membership != nil {
+		return c.appliedMembership.Membership.String()
+	}
+	return raft.NewMembership(genesis.Members...).String()
+}
+
+func (c *raftCore) applyAll(ctx context.Context) error {
+	for last := c.log.Last().Index; c.applied.Index < last; {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		entries, err := c.log.Entries(c.applied.Index+1, last+1, applyBatchBytes)
+		if err != nil {
+			return fmt.Errorf("read the log from index %d: %w", c.applied.Index+1, err)
+		}
+		if err := c.applyBatch(entries); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin puts the state where the new log begins.
+func (c *raftCore) begin(ctx context.Context, sm DurableStateMachine, at raft.MembershipAt) error {
+	record, err := encodeMembershipRecord(at)
+	if err != nil {
+		return err
+	}
+	if _, err := applySafely(sm, Batch{Last: at.ID, System: []SystemRecord{record}}); err != nil {
+		return fmt.Errorf("state machine: %w", err)
+	}
+	if err := sm.Sync(ctx); err != nil {
+		return fmt.Errorf("state machine: %w", err)
+	}
+	return nil
+}
+
+// RestoreFrom makes an empty directory the first node of a new cluster whose state is that of a snapshot: one in a backup file, or in the
+// object store when every disk was lost. It has a cluster id and an incarnation of its own, and its log begins well after the snapshot.
+// The node takes over sm, which must be empty, and closes it.
+func RestoreFrom(ctx context.Context, s Survivor, sm DurableStateMachine, from objectstore.Blobs, ref storage.SnapshotRef, maxEntryBytes uint64) (r Recovery, err error) {
+	defer func() {
+		if err = errors.Join(err, sm.Close()); err != nil {
+			err = fmt.Errorf("restore into %s: %w", s.Dir, err)
+		}
+	}()
+	log, err := openSurvivor(s)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	if identity, ok := log.Identity(); ok {
+		return r, fmt.Errorf("the directory belongs to node %s of cluster %s: restore into an empty one", identity.Peer.ID, identity.Cluster)
+	}
+	applied, err := sm.Applied()
+	if err != nil {
+		return r, fmt.Errorf("state machine: %w", err)
+	}
+	if applied.Last.Index > 0 {
+		return r, fmt.Errorf("the state goes up to entry %v already: restore into an empty directory", applied.Last)
+	}
+	m, err := objectstore.Open(ctx, from, ref)
+	if err != nil {
+		return r, err
+	}
+	r = Recovery{Last: m.Meta.Last, Applied: m.Meta.Last, Old: m.Cluster, Membership: m.Meta.Membership.String()}
+	r.Begin = raft.LogID{Term: m.Meta.Last.Term + 1, Index: m.Meta.Last.Index + refoundGap}
+	peer := raft.Peer{ID: s.ID, Incarnation: raft.Incarnation(randomID())}
+	at := raft.MembershipAt{ID: r.Begin, Membership: raft.NewMembership(peer)}
+	record, err := encodeMembershipRecord(at)
+	if err != nil {
+		return r, err
+	}
+	meta := storage.SnapshotMeta{Last: r.Begin, Membership: at.Membership, MembershipID: at.ID, System: []SystemRecord{record}}
+	for _, old := range m.Meta.System {
+		if old.Key != membershipRecord && !strings.HasPrefix(old.Key, oncePrefix) {
+			meta.System = append(meta.System, old)
+		}
+	}
+	stream := objectstore.Reader(ctx, from, m, objectstore.Retry{})
+	if err := errors.Join(restoreSafely(ctx, sm, meta, stream), stream.Close()); err != nil {
+		return r, err
+	}
+	founding := newFounding(s.Cluster, peer, maxEntryBytes, r.Begin)
+	r.New = founding.Genesis.ClusterID()
+	return r, log.Refound(founding)
+}
+
+func restoreSafely(ctx context.Context, sm StateMachine, meta SnapshotMeta, stream io.Reader) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("state machine: panic: %v", p)
+		}
+	}()
+	if err := sm.Restore(ctx, meta, stream); err != nil {
+		return fmt.Errorf("state machine: %w", err)
+	}
+	return nil
+}

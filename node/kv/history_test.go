@@ -180,6 +180,35 @@ func TestHistoryIsRemovedWhileTheStateIsReplaced(t *testing.T) {
 	}
 }
 
+// TestAStoreWithMoreHistoryThanItWasGivenSaysSo: the gaps of the sender are the receiver's too, also after it was opened again.
+func TestAStoreWithMoreHistoryThanItWasGivenSaysSo(t *testing.T) {
+	source := openWithHistory(t, vfs.NewMem(), 10)
+	defer source.Close()
+	fillStore(t, source, 1, 40)
+	waitSwept(t, source)
+	disk := vfs.NewMem()
+	s := openWithHistory(t, disk, 1000)
+	defer func() { s.Close() }()
+	if err := restoreInto(s, 40, snapshotOf(t, source)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := s.Get("key1", 29); !errors.Is(err, ErrCompacted) {
+			t.Fatalf("read in the gap: %v", err)
+		}
+		if _, err := s.Get("key1", 30); err != nil {
+			t.Fatalf("read above the gap: %v", err)
+		}
+		if _, err := writeDelta(s, 29); !errors.Is(err, node.ErrNoDelta) {
+			t.Fatalf("difference since the gap: %v", err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openWithHistory(t, disk, 1000)
+	}
+}
+
 func TestAStateOfFormat1IsTakenOver(t *testing.T) {
 	disk := vfs.NewMem()
 	s := openStore(t, disk)

@@ -108,7 +108,7 @@ func (s *Store) fill(ctx context.Context, db *pebble.DB, path string, meta node.
 		}
 		// Layers may come from nodes that have removed different parts of their history.
 		floor = max(floor, header.floor)
-		tables := newTableWriter(s.options.FS, path, s.pebbleOptions(), db.TableFormat())
+		tables := s.newTableWriter(path, db.TableFormat())
 		err = layers.records(func(key, value []byte) error { return tables.set(ctx, key, value) })
 		if err := errors.Join(err, tables.finish()); err != nil {
 			return err
@@ -137,14 +137,16 @@ type tableWriter struct {
 	dir     string
 	options sstable.WriterOptions
 	paths   []string
+	most    int // bytes of a table, about
 	now     *sstable.Writer
-	bytes   int
+	bytes   int // in now
 }
 
-func newTableWriter(fs vfs.FS, dir string, options *pebble.Options, format sstable.TableFormat) *tableWriter {
+func (s *Store) newTableWriter(dir string, format sstable.TableFormat) *tableWriter {
+	options := s.pebbleOptions()
 	options.EnsureDefaults()
 	lowest := len(options.Levels) - 1
-	return &tableWriter{fs: fs, dir: dir, options: options.MakeWriterOptions(lowest, format)}
+	return &tableWriter{fs: s.options.FS, dir: dir, options: options.MakeWriterOptions(lowest, format), most: s.tableBytes}
 }
 
 func (w *tableWriter) set(ctx context.Context, key, value []byte) error {
@@ -163,7 +165,7 @@ func (w *tableWriter) set(ctx context.Context, key, value []byte) error {
 	if err := w.now.Set(key, value); err != nil {
 		return err
 	}
-	if w.bytes += len(key) + len(value); w.bytes < restoredTableBytes {
+	if w.bytes += len(key) + len(value); w.bytes < w.most {
 		return nil
 	}
 	return w.finish()

@@ -56,6 +56,8 @@ type Store struct {
 	history  history
 	stop     context.CancelFunc // ends sweepHistory
 	sweepers sync.WaitGroup
+
+	tableBytes int // restoredTableBytes, but in tests
 }
 
 var (
@@ -78,7 +80,10 @@ func OpenStore(dir string, options StoreOptions) (*Store, error) {
 	if options.History == 0 {
 		options.History = DefaultHistory
 	}
-	s := &Store{dir: dir, options: options, history: history{keep: options.History, wake: make(chan struct{}, 1)}}
+	s := &Store{
+		dir: dir, options: options, tableBytes: restoredTableBytes,
+		history: history{keep: options.History, wake: make(chan struct{}, 1)},
+	}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open the state in %s: %w", dir, err)
 	}

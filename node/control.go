@@ -164,7 +164,9 @@ func (n *Node) TransferLeadership(ctx context.Context, to raft.NodeID) error {
 
 func (n *Node) transfer(ctx context.Context, to raft.NodeID) error {
 	term, err := inCore(ctx, n, func(c *raftCore) (uint64, error) {
-		return c.engine.Vote().Term, c.typed(c.engine.Transfer(time.Now(), to))
+		err := c.engine.Transfer(time.Now(), to)
+		c.observe(true) // before anybody waits for what becomes of it
+		return c.engine.Vote().Term, c.typed(err)
 	})
 	if err != nil || to == n.cfg.ID {
 		return err

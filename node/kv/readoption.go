@@ -49,13 +49,16 @@ func (o *readOption) local() bool { return o.consistency == consistencyLocal }
 // elsewhere reports whether the read does not simply go to the leader, with the others.
 func (o *readOption) elsewhere() bool { return o.local() || o.node != "" }
 
+// anyNode begins the subjects that any node serves.
+const anyNode = "kv.any."
+
 // subject returns the operation's place under `<prefix>.<cluster>.`.
 func (o *readOption) subject(op string) string {
 	switch {
 	case o.node != "":
 		return "node." + o.node + ".kv." + op
 	case o.local():
-		return "kv.any." + op
+		return anyNode + op
 	}
 	return "kv." + op
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -19,14 +20,19 @@ func unknown(cause error) error     { return fmt.Errorf("%w (%w)", ErrUnknownOut
 // errGone says that the leader that was sent a request is not the leader any more: no answer will come.
 var errGone = errors.New("the leader is gone")
 
+// errMoved is the answer of a leader that handed over with a request in its hands, which the next one may have got too.
+var errMoved = errors.New("the leader has changed")
+
 // Timing of requests. A leader that dies with a request in its hands never answers, so whoever waits asks now and then whether it is
 // still there.
 const (
 	askAfter = 50 * time.Millisecond
 	// othersPatience is how many times another leader may be seen before its answer is not waited for any more.
 	othersPatience = 5
-	retryFirst     = 2 * time.Millisecond
-	retryLongest   = 50 * time.Millisecond
+	// nodePatience is how long a node may take to answer a read before it is asked again.
+	nodePatience = time.Second
+	retryFirst   = 2 * time.Millisecond
+	retryLongest = 50 * time.Millisecond
 )
 
 func retries() *backoff.ExponentialBackOff {
@@ -93,7 +99,7 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 				finish(err)
 				return
 			}
-		case errors.Is(err, errGone), isTimeout(err), errors.Is(err, ErrUnknownOutcome):
+		case errors.Is(err, errGone), errors.Is(err, errMoved), isTimeout(err), errors.Is(err, ErrUnknownOutcome):
 			handed = true
 			if !n.again() || ctx.Err() != nil {
 				finish(err)
@@ -264,7 +270,8 @@ func (c *Client) once(ctx context.Context, operations []*operation, op string, e
 // little longer.
 func (c *Client) await(ctx context.Context, operations []*operation, op string, b []byte) (*nats.Msg, error) {
 	known, reconnects := c.leader.Load(), c.nc.Stats().Reconnects
-	if known == nil && len(operations) > 0 { // else a change of leaders before the first look would not be seen
+	toLeader := strings.HasPrefix(op, "kv.") && !strings.HasPrefix(op, anyNode)
+	if known == nil && toLeader && op != "kv.leader" { // else a change of leaders before the first look would not be seen
 		var err error
 		if known, err = c.askLeader(ctx); errors.Is(err, nats.ErrNoResponders) {
 			return nil, err
@@ -281,6 +288,9 @@ func (c *Client) await(ctx context.Context, operations []*operation, op string, 
 	}
 	timer := time.NewTimer(askAfter)
 	defer timer.Stop()
+	if !toLeader { // whether that node is still there cannot be asked of the leader; a read may be sent again
+		timer.Reset(nodePatience)
+	}
 	for others := 0; ; {
 		select {
 		case reply := <-answer:
@@ -290,6 +300,9 @@ func (c *Client) await(ctx context.Context, operations []*operation, op string, 
 		case <-ended:
 			return nil, context.DeadlineExceeded
 		case <-timer.C:
+		}
+		if !toLeader {
+			return nil, errGone
 		}
 		leader, err := c.askLeader(ctx)
 		if err == nil && known != nil && (leader.Term != known.Term || leader.Node != known.Node) {
@@ -365,6 +378,8 @@ func serviceError(reply *nats.Msg) error {
 	}
 	description := reply.Header.Get("Nats-Service-Error")
 	switch code {
+	case codeMoved:
+		return errMoved
 	case codeUnavailable:
 		return unavailable(errors.New(description))
 	case codeUnknown:

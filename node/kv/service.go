@@ -33,6 +33,7 @@ const (
 	codeSession     = "410"
 	codeCondition   = "409"
 	codeTooLarge    = "413"
+	codeMoved       = "421"
 	codeCompacted   = "416"
 	codeUnavailable = "503"
 	codeUnknown     = "504"
@@ -143,6 +144,8 @@ type writing struct {
 	single bool
 	// session: the registration of one.
 	session bool
+	// again: the client can send it again, since it takes effect once.
+	again bool
 }
 
 // reading is a request that waits for a read index.
@@ -249,14 +252,32 @@ func (l *server) answerWrites(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			l.sendAway()
 			return
 		case w := <-l.writes:
 			result, err := w.pending.Wait(ctx)
 			if ctx.Err() != nil {
-				return // no longer leader: stay silent, the outcome is not known here
+				l.moved(w)
+				l.sendAway()
+				return
 			}
 			l.answerWrite(w, result, err)
 		}
+	}
+}
+
+// sendAway tells those whose writes are not answered when leadership ends.
+func (l *server) sendAway() {
+	for range len(l.writes) {
+		l.moved(<-l.writes)
+	}
+}
+
+// moved tells a client that can send its write again, under the same number, to do so at once. It takes effect once, whatever became of it
+// here, and whoever else got it. To others a node that no longer leads stays silent: the outcome is not known here.
+func (l *server) moved(w writing) {
+	if w.again {
+		l.fail(w.request, codeMoved, errMoved.Error())
 	}
 }
 
@@ -264,6 +285,7 @@ func (l *server) answerWrite(w writing, result node.Result, err error) {
 	var notLeader *node.NotLeaderError
 	switch {
 	case errors.As(err, &notLeader):
+		l.moved(w)
 		return // a node that does not lead stays silent; the leader answers, or NATS says that there is none
 	case errors.Is(err, node.ErrSessionExpired):
 		l.fail(w.request, codeSession, err.Error())
@@ -366,7 +388,7 @@ func (l *server) session(request micro.Request) {
 		l.fail(request, codeUnavailable, err.Error())
 		return
 	}
-	l.expect(writing{pending: pending, request: request, session: true})
+	l.expect(writing{pending: pending, request: request, session: true, again: true})
 }
 
 // checkBatch refuses what must not get into the log.
@@ -401,7 +423,7 @@ func (l *server) propose(request micro.Request, ops []*kvpb.Op, single bool, tag
 	case err != nil:
 		l.fail(request, codeUnavailable, err.Error())
 	default:
-		l.expect(writing{pending: pending, request: request, single: single})
+		l.expect(writing{pending: pending, request: request, single: single, again: !single && tag != (node.Tag{})})
 	}
 }
 

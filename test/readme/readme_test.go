@@ -218,6 +218,10 @@ func expected(block string) string {
 		return "hello"
 	case strings.Contains(block, "quorate status --cluster prod"):
 		return "n3"
+	case strings.Contains(block, "quorate member ls"):
+		return "n4"
+	case strings.Contains(block, "quorate snapshot verify"):
+		return "whole"
 	case strings.Contains(block, "import"):
 		return "net/http/"
 	}

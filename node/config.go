@@ -61,6 +61,9 @@ type Config struct {
 	// need not fetch a snapshot. Default: 10,000.
 	KeepEntries uint64
 
+	// Priority is how much this node should lead, compared with the others: a leader hands over to a voter with a greater one, when that has
+	// caught up. It changes who leads in the end, not who may win an election. Default: 0. At most 1,000 either way.
+	Priority int
 	// ReplaceAfter: when a voter has not answered for so long, and a learner that has caught up stands by, the leader gives the learner the
 	// voter's place. Zero, the default: never.
 	ReplaceAfter time.Duration
@@ -80,6 +83,8 @@ type Config struct {
 	// Transport overrides the NATS transport. The node closes it. Without NATS there is no status subject either.
 	Transport func(self raft.Peer, boot uint64) (transport.Transport, error)
 }
+
+const maxPriority = 1000
 
 // ErrConfig is wrapped by every error about a Config that cannot work.
 var ErrConfig = errors.New("configuration")
@@ -123,6 +128,9 @@ func (c *Config) setDefaults() error {
 	setDefault(&c.MaxUncommittedBytes, 64<<20)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.Priority > maxPriority || c.Priority < -maxPriority {
+		return fmt.Errorf("%w: priority %d is beyond %d", ErrConfig, c.Priority, maxPriority)
 	}
 	if c.ElectionTimeout < 4*c.HeartbeatInterval {
 		return fmt.Errorf("%w: election timeout %v is less than four heartbeat intervals of %v",

@@ -67,6 +67,8 @@ type raftCore struct {
 	suspects   []string
 	// targetsAt is when the state of the targets is published next.
 	targetsAt time.Time
+	// yieldAt is when to ask next whether a voter should lead more than this node.
+	yieldAt time.Time
 	// replaceAt is when to look next whether a voter is to be replaced.
 	replaceAt time.Time
 }
@@ -206,6 +208,7 @@ func (c *raftCore) step() error {
 		f(c)
 	}
 	c.replaceGone(now)
+	c.yield(now)
 	c.takeRequests(now)
 	return nil
 }

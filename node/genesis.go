@@ -68,7 +68,7 @@ func (g *gathering) waitingFor() []raft.NodeID {
 func (g *gathering) hello(in transport.Incoming, _ *transport.HelloRequest) {
 	in.Reply(&transport.HelloResponse{
 		From: g.node.self, Members: g.members, Genesis: g.known(),
-		MaxPayloadBytes: int64(g.node.links.transport.MaxRequestBytes()),
+		MaxPayloadBytes: int64(g.node.links.transport.MaxRequestBytes()), Priority: int32(g.node.cfg.Priority),
 	})
 }
 

@@ -464,3 +464,22 @@ func TestAHungFollowerDoesNotSlowTheQuorum(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestLeadershipGoesToWhoShouldLeadMost(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	priority := map[raft.NodeID]int{"n2": 5, "n3": 2}
+	c.tune = func(cfg *node.Config) { cfg.Priority = priority[cfg.ID] }
+	c.start("n1", "n2", "n3")
+	ctx := within(t, 30*time.Second)
+	if _, err := c.nodes["n2"].Wait(ctx, func(s node.Status) bool { return s.Serving }); err != nil {
+		t.Fatal(err)
+	}
+	c.stop("n2")
+	if _, err := c.nodes["n3"].Wait(ctx, func(s node.Status) bool { return s.Serving }); err != nil {
+		t.Fatal(err)
+	}
+	c.start("n2")
+	if _, err := c.nodes["n2"].Wait(ctx, func(s node.Status) bool { return s.Serving }); err != nil {
+		t.Fatal(err)
+	}
+}

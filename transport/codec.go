@@ -87,7 +87,7 @@ func encodeBody(pb *raftpb.Envelope, message any) error {
 	case *HelloRequest:
 		pb.Body = &raftpb.Envelope_HelloRequest{HelloRequest: &raftpb.HelloRequest{Cluster: m.Cluster, Members: encodeIDs(m.Members)}}
 	case *HelloResponse:
-		body := &raftpb.HelloResponse{Members: encodeIDs(m.Members), MaxPayloadBytes: m.MaxPayloadBytes}
+		body := &raftpb.HelloResponse{Members: encodeIDs(m.Members), MaxPayloadBytes: m.MaxPayloadBytes, Priority: m.Priority}
 		if m.Genesis != nil {
 			genesis, err := storage.EncodeGenesis(*m.Genesis)
 			if err != nil {
@@ -273,7 +273,7 @@ func decodeHelloResponse(m *raftpb.HelloResponse, env Envelope) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp := &HelloResponse{From: env.From, Members: members, MaxPayloadBytes: m.MaxPayloadBytes}
+	resp := &HelloResponse{From: env.From, Members: members, MaxPayloadBytes: m.MaxPayloadBytes, Priority: m.Priority}
 	if len(m.Genesis) > 0 {
 		genesis, err := decodeGenesis(m.Genesis)
 		if err != nil {

@@ -42,6 +42,7 @@ func messages(t testing.TB) []any {
 		&HelloRequest{Cluster: "c", Members: []raft.NodeID{"n1", "n2"}},
 		&HelloResponse{From: alice, Members: []raft.NodeID{"n1"}, Genesis: &genesis, MaxPayloadBytes: 1 << 20},
 		&HelloResponse{From: alice},
+		&HelloResponse{From: alice, Priority: -3},
 		&AdoptRequest{Genesis: genesis},
 		&AdoptResponse{From: alice, Refusal: "no"},
 		&raft.VoteRequest{Term: 3, Candidate: alice, Transfer: true},

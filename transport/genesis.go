@@ -22,6 +22,8 @@ type HelloResponse struct {
 	Genesis *storage.Genesis
 	// MaxPayloadBytes is what the NATS server of the answerer offers.
 	MaxPayloadBytes int64
+	// Priority is how much the answerer should lead.
+	Priority int32
 }
 
 // AdoptRequest asks a listed member to adopt a genesis.

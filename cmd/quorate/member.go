@@ -35,7 +35,7 @@ type memberConfig struct {
 	id      raft.NodeID
 	members []raft.NodeID
 	join    bool
-	policy  snapshotPolicy
+	policy  nodePolicy
 	dir     string
 	url     string
 	options []nats.Option
@@ -63,6 +63,7 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 		Cluster: cfg.cluster, ID: cfg.id, Members: cfg.members, Dir: filepath.Join(cfg.dir, logDir),
 		URL: cfg.url, NATSOptions: cfg.options, Prefix: subjectPrefix, Logger: cfg.logger,
 		Join: cfg.join, SnapshotEntries: cfg.policy.entries, SnapshotBytes: cfg.policy.bytes, KeepEntries: cfg.policy.keep,
+		Priority: cfg.policy.priority, ReplaceAfter: cfg.policy.replaceAfter,
 	}, store) // takes the store over, also when it fails
 	if err != nil {
 		return nil, err
@@ -76,10 +77,16 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 	return &member{id: cfg.id, node: n, service: service}, nil
 }
 
-// snapshotPolicy says when snapshots are taken and how much of the log stays. Zero means the default of package node.
-type snapshotPolicy struct{ entries, bytes, keep uint64 }
+// nodePolicy says when snapshots are taken, how much of the log stays, and who should lead. Zero means the default of package node.
+type nodePolicy struct {
+	entries, bytes, keep uint64
+	priority             int
+	replaceAfter         time.Duration
+}
 
-func (p *snapshotPolicy) add(flags *pflag.FlagSet) {
+func (p *nodePolicy) add(flags *pflag.FlagSet) {
+	flags.IntVar(&p.priority, "priority", 0, "how much this node should lead: a leader hands over to a voter with more, once that has caught up")
+	flags.DurationVar(&p.replaceAfter, "replace-after", 0, "as leader, give the place of a voter that has been gone for so long to a learner that has caught up (default never)")
 	flags.Uint64Var(&p.entries, "snapshot-entries", 0, "take a snapshot after so many log entries (default 1000000)")
 	flags.Uint64Var(&p.bytes, "snapshot-bytes", 0, "take a snapshot after so many bytes of log (default 268435456)")
 	flags.Uint64Var(&p.keep, "keep-entries", 0, "log entries before the newest snapshot that stay, for nodes that were away shortly (default 10000)")

@@ -20,7 +20,7 @@ type serveFlags struct {
 	members []string
 	dir     string
 	join    bool
-	policy  snapshotPolicy
+	policy  nodePolicy
 	nats    natsFlags
 	embed   embedFlags
 	log     logFlags

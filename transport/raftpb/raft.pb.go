@@ -1326,8 +1326,10 @@ type HelloResponse struct {
 	// The genesis as it stands on disk, or empty.
 	Genesis         []byte `protobuf:"bytes,2,opt,name=genesis,proto3" json:"genesis,omitempty"`
 	MaxPayloadBytes int64  `protobuf:"varint,3,opt,name=max_payload_bytes,json=maxPayloadBytes,proto3" json:"max_payload_bytes,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// How much the answerer should lead: a leader hands over to a voter with more.
+	Priority      int32 `protobuf:"varint,4,opt,name=priority,proto3" json:"priority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HelloResponse) Reset() {
@@ -1377,6 +1379,13 @@ func (x *HelloResponse) GetGenesis() []byte {
 func (x *HelloResponse) GetMaxPayloadBytes() int64 {
 	if x != nil {
 		return x.MaxPayloadBytes
+	}
+	return 0
+}
+
+func (x *HelloResponse) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
 	}
 	return 0
 }
@@ -1680,11 +1689,12 @@ const file_raft_proto_rawDesc = "" +
 	"\x06leader\x18\x04 \x01(\tR\x06leader\"B\n" +
 	"\fHelloRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x18\n" +
-	"\amembers\x18\x02 \x03(\tR\amembers\"o\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\"\x8b\x01\n" +
 	"\rHelloResponse\x12\x18\n" +
 	"\amembers\x18\x01 \x03(\tR\amembers\x12\x18\n" +
 	"\agenesis\x18\x02 \x01(\fR\agenesis\x12*\n" +
-	"\x11max_payload_bytes\x18\x03 \x01(\x03R\x0fmaxPayloadBytes\"(\n" +
+	"\x11max_payload_bytes\x18\x03 \x01(\x03R\x0fmaxPayloadBytes\x12\x1a\n" +
+	"\bpriority\x18\x04 \x01(\x05R\bpriority\"(\n" +
 	"\fAdoptRequest\x12\x18\n" +
 	"\agenesis\x18\x01 \x01(\fR\agenesis\")\n" +
 	"\rAdoptResponse\x12\x18\n" +

@@ -1328,6 +1328,11 @@ func (m *HelloResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Priority != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Priority))
+		i--
+		dAtA[i] = 0x20
+	}
 	if m.MaxPayloadBytes != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.MaxPayloadBytes))
 		i--
@@ -2118,6 +2123,9 @@ func (m *HelloResponse) SizeVT() (n int) {
 	}
 	if m.MaxPayloadBytes != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.MaxPayloadBytes))
+	}
+	if m.Priority != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Priority))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -5189,6 +5197,25 @@ func (m *HelloResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.MaxPayloadBytes |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 4:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Priority", wireType)
+			}
+			m.Priority = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Priority |= int32(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
 	"quorate/node"
@@ -318,14 +319,13 @@ func (l *server) answerWrite(w writing, result node.Result, err error) {
 }
 
 func (l *server) answerSingle(request micro.Request, outcome *kvpb.OpOutcome) {
-	revision := micro.WithHeaders(micro.Headers{HeaderRevision: {strconv.FormatUint(outcome.Revision, 10)}})
 	switch outcome.Status {
 	case outcomeDone:
-		l.check(request.Respond(nil, revision))
+		l.reply(request, nil, nats.Header{HeaderRevision: {strconv.FormatUint(outcome.Revision, 10)}})
 	case outcomeNotFound:
 		l.fail(request, codeNotFound, ErrNotFound.Error())
 	case outcomeCondition:
-		l.check(request.Error(codeCondition, fmt.Sprintf("%v: the key is at revision %d", ErrCondition, outcome.Revision), nil, revision))
+		l.failWith(request, codeCondition, fmt.Sprintf("%v: the key is at revision %d", ErrCondition, outcome.Revision), HeaderRevision, strconv.FormatUint(outcome.Revision, 10))
 	default:
 		l.fail(request, codeBadRequest, ErrInvalidKey.Error())
 	}
@@ -419,7 +419,7 @@ func (l *server) propose(request micro.Request, ops []*kvpb.Op, single bool, tag
 		l.fail(request, codeBadRequest, err.Error())
 	case errors.As(err, &tooLarge):
 		limit := strconv.Itoa(tooLarge.Limit)
-		l.check(request.Error(codeTooLarge, tooLarge.Error(), nil, micro.WithHeaders(micro.Headers{HeaderLimit: {limit}})))
+		l.failWith(request, codeTooLarge, tooLarge.Error(), HeaderLimit, limit)
 	case err != nil:
 		l.fail(request, codeUnavailable, err.Error())
 	default:
@@ -444,12 +444,14 @@ func (l *server) get(request micro.Request) {
 	l.enqueue(request, consistencyLinearizable, func(request micro.Request, _ uint64) error {
 		entry, err := l.store.Get(key, 0)
 		if errors.Is(err, ErrNotFound) {
-			return request.Error(codeNotFound, err.Error(), nil)
+			l.fail(request, codeNotFound, err.Error())
+			return nil
 		}
 		if err != nil {
 			return err
 		}
-		return request.Respond(entry.Value, micro.WithHeaders(micro.Headers{HeaderRevision: {strconv.FormatUint(entry.Revision, 10)}}))
+		l.reply(request, entry.Value, nats.Header{HeaderRevision: {strconv.FormatUint(entry.Revision, 10)}})
+		return nil
 	})
 }
 
@@ -494,7 +496,8 @@ func (l *server) list(request micro.Request) {
 			Limit: int(min(r.Limit, 10_000)), MaxBytes: l.pageBytes(),
 		})
 		if errors.Is(err, ErrCompacted) {
-			return request.Error(codeCompacted, err.Error(), nil)
+			l.fail(request, codeCompacted, err.Error())
+			return nil
 		}
 		if err != nil {
 			return err
@@ -602,15 +605,25 @@ func (l *server) respond(request micro.Request, encode func() ([]byte, error)) {
 		l.fail(request, codeUnavailable, err.Error())
 		return
 	}
-	l.check(request.Respond(b))
+	l.reply(request, b, nil)
 }
 
 func (l *server) fail(request micro.Request, code, description string) {
-	l.check(request.Error(code, description, nil))
+	l.reply(request, nil, nats.Header{micro.ErrorHeader: {description}, micro.ErrorCodeHeader: {code}})
 }
 
-func (l *server) check(err error) {
-	if err != nil {
+// failWith is fail with a header more.
+func (l *server) failWith(request micro.Request, code, description, header, value string) {
+	l.reply(request, nil, nats.Header{micro.ErrorHeader: {description}, micro.ErrorCodeHeader: {code}, header: {value}})
+}
+
+// reply answers a request. It does not use the request's own methods: they note errors in the request, which the library reads when the
+// handler returns, and answers here come later, from other goroutines.
+func (l *server) reply(request micro.Request, data []byte, header nats.Header) {
+	if request.Reply() == "" {
+		return // nobody waits
+	}
+	if err := l.node.Conn().PublishMsg(&nats.Msg{Subject: request.Reply(), Data: data, Header: header}); err != nil {
 		l.options.Logger.Debug("cannot answer a client", "error", err)
 	}
 }

@@ -52,6 +52,9 @@ func checkFiles(dir string, files vfs.FS) (fresh bool, err error) {
 		return false, fmt.Errorf("directory %s holds a store that this version cannot read (%w): start the version of Quorate that wrote it, or a newer one", dir, err)
 	}
 	if found.Exists {
+		if torn, err := tornFirstStart(dir, files, found.ManifestFilename, names); err != nil || torn {
+			return torn, err
+		}
 		if found.FormatMajorVersion > pebbleFormat {
 			return false, newerFormat(dir, "Pebble's "+found.FormatMajorVersion.String(), "Pebble's "+pebbleFormat.String())
 		}
@@ -60,6 +63,34 @@ func checkFiles(dir string, files vfs.FS) (fresh bool, err error) {
 	for _, name := range names {
 		if !leftByFirstStart(name) {
 			return false, fmt.Errorf("directory %s holds %q and no log: it is not a directory of Quorate, or one that is damaged; give the node an empty one (if this node has taken part in its cluster, under a new name)", dir, name)
+		}
+	}
+	return true, nil
+}
+
+// tornFirstStart reports whether the power failed while the store was being made: the marker is on disk, the manifest that it names is not,
+// and no table nor a byte of a write-ahead log is there, so that nothing can be lost. It removes the markers: the store is made anew.
+func tornFirstStart(dir string, files vfs.FS, manifest string, names []string) (bool, error) {
+	if _, err := files.Stat(manifest); !errors.Is(err, fs.ErrNotExist) {
+		return false, nil // Pebble says what is wrong with it, if anything is
+	}
+	for _, name := range names {
+		if leftByFirstStart(name) {
+			continue
+		}
+		info, err := files.Stat(files.PathJoin(dir, name))
+		if err != nil {
+			return false, fmt.Errorf("look into directory %s: %w", dir, err)
+		}
+		if !strings.HasSuffix(name, ".log") || info.Size() > 0 {
+			return false, nil
+		}
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "marker.") || strings.HasSuffix(name, ".log") {
+			if err := files.Remove(files.PathJoin(dir, name)); err != nil {
+				return false, fmt.Errorf("make the store in %s anew: %w", dir, err)
+			}
 		}
 	}
 	return true, nil

@@ -171,6 +171,47 @@ func TestRefusesADirectoryWithoutItsManifest(t *testing.T) {
 	refused(t, dir, "damaged")
 }
 
+// The power may fail while a store is made, and leave the marker without the manifest: there was nothing yet, so it is made anew. Once
+// there is data, a missing manifest is damage.
+func TestMakesAStoreAnewThatWasTornInTheMaking(t *testing.T) {
+	for _, withData := range []bool{false, true} {
+		dir := t.TempDir()
+		log := mustOpen(t, dir, small(vfs.Default))
+		mustWrite(t, log, storage.Write{Append: entries(t, 1, 1, 10, 10)})
+		if err := log.Close(); err != nil {
+			t.Fatal(err)
+		}
+		names, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			path := filepath.Join(dir, name.Name())
+			switch {
+			case strings.HasPrefix(name.Name(), "MANIFEST-"), !withData && strings.HasSuffix(name.Name(), ".sst"):
+				err = os.Remove(path)
+			case !withData && strings.HasSuffix(name.Name(), ".log"):
+				err = os.Truncate(path, 0)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if withData {
+			refused(t, dir, "damaged")
+			continue
+		}
+		log = mustOpen(t, dir, small(vfs.Default))
+		if log.Last() != (raft.LogID{}) {
+			t.Errorf("%v", log.Last())
+		}
+		mustWrite(t, log, storage.Write{Append: entries(t, 1, 1, 10, 10)})
+		if err := log.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestRefusesADirectoryInUse(t *testing.T) {
 	t.Run("by this process", func(t *testing.T) {
 		dir := t.TempDir()

@@ -23,22 +23,31 @@ type cluster struct {
 	replicator ReplicatorConfig
 	lines      strings.Builder
 	reads      ReadID
+	// snapshots are complete, where all nodes can fetch them.
+	snapshots map[SnapshotRef]MembershipAt
+	calls     []*call
 }
 
 // clusterNode is one node: what it runs, and its disk.
 type clusterNode struct {
 	c    *cluster
 	self Peer
-	// The disk: what is written, and what is durable of it.
-	log     []Entry
-	vote    Vote
-	durable struct {
+	// genesis is nil for a node that waits to be added.
+	genesis *Membership
+	// The disk: what is written, and what is durable of it. The log begins after base, whose configuration is baseMembership.
+	log            []Entry
+	vote           Vote
+	base           LogID
+	baseMembership MembershipAt
+	durable        struct {
 		log  []Entry
 		vote Vote
 	}
 	unsynced []*Write
 	slow     bool
 	commit   uint64
+	// fetching is a snapshot that the engine wants.
+	fetching *SnapshotRef
 
 	up      bool
 	boot    uint64
@@ -47,18 +56,23 @@ type clusterNode struct {
 	to      ReplyTo
 	replies map[ReplyTo]func(any)
 	was     string
+	// What was told last.
+	config  string
+	removed bool
 }
 
 type clusterWorker struct {
 	target Target
 	r      *Replicator
+	told   Progress
 }
 
 func newCluster(t *testing.T, m *Membership) *cluster {
 	c := &cluster{T: t, now: zero, membership: m, isolated: map[NodeID]bool{}, hidden: map[[2]NodeID]bool{},
+		snapshots:  map[SnapshotRef]MembershipAt{},
 		replicator: ReplicatorConfig{HeartbeatInterval: heartbeat, MaxInFlight: 8, MaxInFlightBytes: 1 << 20, MaxMessageBytes: 1 << 20}}
 	for _, member := range m.Members {
-		n := &clusterNode{c: c, self: member.Peer}
+		n := &clusterNode{c: c, self: member.Peer, genesis: m, baseMembership: MembershipAt{Membership: m}}
 		c.nodes = append(c.nodes, n)
 	}
 	return c
@@ -89,26 +103,31 @@ func (n *clusterNode) start() {
 	c := n.c
 	n.log, n.vote, n.unsynced = slices.Clone(n.durable.log), n.durable.vote, nil
 	n.up, n.boot, n.workers, n.replies = true, n.boot+1, nil, map[ReplyTo]func(any){}
-	v, err := NewLogView(LogID{}, n.last(), n.Term)
+	n.fetching = nil
+	v, err := NewLogView(n.base, n.last(), n.Term)
 	if err != nil {
 		c.Fatal(err)
 	}
-	memberships := []MembershipAt{{Membership: c.membership}}
+	committed := min(n.commit, n.last().Index)
+	var memberships []MembershipAt
+	if n.baseMembership.Membership != nil {
+		memberships = append(memberships, n.baseMembership)
+	}
 	for _, entry := range n.log {
 		if entry.Kind == EntryMembership {
-			if entry.ID.Index <= n.commit {
+			if entry.ID.Index <= committed {
 				memberships = nil
 			}
 			memberships = append(memberships, MembershipAt{ID: entry.ID, Membership: entry.Membership})
 		}
 	}
-	term, err := n.Term(n.commit)
+	term, err := n.Term(committed)
 	if err != nil {
 		c.Fatal(err)
 	}
 	n.engine = New(Config{Self: n.self, HeartbeatInterval: heartbeat, ElectionTimeout: timeout, Rand: rand.New(rand.NewPCG(uint64(n.self.Incarnation), 1))},
-		Restored{Vote: n.vote, Log: v, Committed: LogID{Term: term, Index: n.commit}, Memberships: memberships}, c.now)
-	n.was = n.state()
+		Restored{Vote: n.vote, Log: v, Committed: LogID{Term: term, Index: committed}, Memberships: memberships}, c.now)
+	n.was, n.config, n.removed = n.state(), n.engine.Membership().String(), false
 	n.flush()
 }
 
@@ -117,20 +136,22 @@ func (n *clusterNode) stop() { n.up, n.engine, n.workers = false, nil, nil }
 
 func (n *clusterNode) last() LogID {
 	if len(n.log) == 0 {
-		return LogID{}
+		return n.base
 	}
 	return n.log[len(n.log)-1].ID
 }
 
 // Term makes the node's log a LogTerms.
 func (n *clusterNode) Term(index uint64) (uint64, error) {
-	if index == 0 {
-		return 0, nil
-	}
-	if index > uint64(len(n.log)) {
+	switch {
+	case index == n.base.Index:
+		return n.base.Term, nil
+	case index < n.base.Index:
+		return 0, ErrPurged
+	case index > n.last().Index:
 		return 0, errors.New("out of range")
 	}
-	return n.log[index-1].ID.Term, nil
+	return n.log[index-n.base.Index-1].ID.Term, nil
 }
 
 func (n *clusterNode) state() string {
@@ -163,6 +184,21 @@ func (n *clusterNode) flush() {
 			n.commit = commit
 			c.say("%s commits %d", n.self.ID, commit)
 		}
+		if now := n.engine.Membership().String(); now != n.config {
+			n.config = now
+			c.say("%s: configuration %s", n.self.ID, now)
+		}
+		if removed := n.engine.Removed(); removed != n.removed {
+			n.removed = removed
+			c.say("%s: removed %t", n.self.ID, removed)
+		}
+		if out.Fetch != nil {
+			n.fetching = out.Fetch
+			c.say("%s fetches the snapshot of %v", n.self.ID, out.Fetch.Last)
+		}
+		if out.NeedSnapshot {
+			c.say("%s needs a newer snapshot", n.self.ID)
+		}
 		if out.Write != nil {
 			again = n.write(out.Write)
 		}
@@ -181,14 +217,22 @@ func (n *clusterNode) flush() {
 			c.say("%s refuses: %s", n.self.ID, v)
 		}
 	}
+	told := false
 	for _, w := range n.workers {
 		n.pump(w)
+		if p := w.r.Progress(); p != w.told { // a snapshot is needed, or offered
+			w.told, told = p, true
+			n.engine.Progress(c.now, p)
+		}
+	}
+	if told {
+		n.flush()
 	}
 }
 
 // write changes the log and makes it durable, unless the disk is slow. It reports whether the engine was told.
 func (n *clusterNode) write(w *Write) bool {
-	applyWrite(&n.log, &n.vote, w)
+	applyWrite(n.base.Index, &n.log, &n.vote, w)
 	n.unsynced = append(n.unsynced, w)
 	if n.slow {
 		n.c.say("%s writes, not durable yet: %s", n.self.ID, describeWrite(w))
@@ -204,19 +248,19 @@ func (n *clusterNode) write(w *Write) bool {
 // sync makes the oldest writes durable.
 func (n *clusterNode) sync(count int) {
 	for _, w := range n.unsynced[:count] {
-		applyWrite(&n.durable.log, &n.durable.vote, w)
+		applyWrite(n.base.Index, &n.durable.log, &n.durable.vote, w)
 	}
 	seq := n.unsynced[count-1].Seq
 	n.unsynced = n.unsynced[count:]
 	n.engine.Durable(n.c.now, seq)
 }
 
-func applyWrite(log *[]Entry, vote *Vote, w *Write) {
+func applyWrite(base uint64, log *[]Entry, vote *Vote, w *Write) {
 	if w.Vote != nil {
 		*vote = *w.Vote
 	}
 	if w.TruncateFrom != 0 {
-		*log = slices.Clone((*log)[:w.TruncateFrom-1])
+		*log = slices.Clone((*log)[:w.TruncateFrom-base-1])
 	}
 	*log = append(*log, w.Append...)
 }
@@ -274,13 +318,23 @@ func (n *clusterNode) pump(w *clusterWorker) {
 		if !ok {
 			return
 		}
-		req := &AppendRequest{Term: w.target.Term, Leader: n.self, Prev: s.Matched, Commit: s.Commit, Successors: w.target.Successors}
+		if s.Install {
+			w.r.Sent(c.now, s, s.Snapshot.Last, s.Snapshot.Last, 0)
+			n.ask(w, s, fmt.Sprintf("install term %d snapshot of %v", w.target.Term, s.Snapshot.Last),
+				&InstallRequest{Term: w.target.Term, Leader: n.self, Snapshot: s.Snapshot})
+			continue
+		}
+		req := &AppendRequest{Term: w.target.Term, Leader: n.self, Prev: s.Matched, Commit: s.Commit, Successors: w.target.Successors, Snapshot: w.target.SnapshotKnown}
 		last := s.Matched
 		if !s.Heartbeat {
-			term, _ := n.Term(s.Prev)
+			term, err := n.Term(s.Prev)
+			if errors.Is(err, ErrPurged) {
+				w.r.Purged(n.base)
+				continue
+			}
 			req.Prev = LogID{Term: term, Index: s.Prev}
 			hi := min(s.Hi, s.Lo+uint64(s.MaxBytes)) // entries of one byte
-			req.Entries = slices.Clone(n.log[s.Lo-1 : hi-1])
+			req.Entries = slices.Clone(n.log[s.Lo-n.base.Index-1 : hi-n.base.Index-1])
 			last = req.Entries[len(req.Entries)-1].ID
 		}
 		w.r.Sent(c.now, s, req.Prev, last, len(req.Entries))
@@ -288,20 +342,27 @@ func (n *clusterNode) pump(w *clusterWorker) {
 		if s.Heartbeat {
 			text = fmt.Sprintf("heartbeat term %d at %v commit %d", req.Term, req.Prev, req.Commit)
 		}
-		c.request(n, w.target.Peer, text, req, func(a any) {
-			if !slices.Contains(n.workers, w) {
-				return
-			}
-			resp, ok := a.(*AppendResponse)
-			if !ok {
-				w.r.Failed(s.ID)
-				return
-			}
-			p, err := w.r.Answered(s.ID, resp, c.node(w.target.Peer.ID).boot, n)
-			if err != nil {
-				c.Fatal(err)
-			}
-			n.engine.Progress(c.now, p)
-		})
+		n.ask(w, s, text, req)
 	}
+}
+
+// ask posts a worker's message.
+func (n *clusterNode) ask(w *clusterWorker, s Send, text string, req any) {
+	c := n.c
+	c.request(n, w.target.Peer, text, req, func(a any) {
+		if !slices.Contains(n.workers, w) {
+			return
+		}
+		resp, ok := a.(*AppendResponse)
+		if !ok {
+			w.r.Failed(s.ID)
+			n.engine.Progress(c.now, w.r.Progress())
+			return
+		}
+		p, err := w.r.Answered(s.ID, resp, c.node(w.target.Peer.ID).boot, n)
+		if err != nil {
+			c.Fatal(err)
+		}
+		n.engine.Progress(c.now, p)
+	})
 }

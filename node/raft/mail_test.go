@@ -30,6 +30,13 @@ func (n *clusterNode) send(out Output) {
 			}
 		})
 	}
+	for _, v := range out.TimeoutNow {
+		req := v.Request
+		c.request(n, v.To, fmt.Sprintf("stand now! term %d", req.Term), &req, func(any) {})
+	}
+	for i := range out.TimeoutNowReplies {
+		n.reply(out.TimeoutNowReplies[i].To, &out.TimeoutNowReplies[i].Response)
+	}
 	for i := range out.VoteReplies {
 		n.reply(out.VoteReplies[i].To, &out.VoteReplies[i].Response)
 	}
@@ -56,12 +63,19 @@ func (n *clusterNode) reply(to ReplyTo, response any) {
 // request posts a request; done gets the answer, or nil if nobody was there.
 func (c *cluster) request(from *clusterNode, to Peer, text string, request any, done func(any)) {
 	boot := from.boot
+	under := &call{at: c.now}
+	c.calls = append(c.calls, under)
 	finish := func(a any) {
+		if under.ended {
+			return
+		}
+		under.ended = true
 		if from.up && from.boot == boot {
 			done(a)
 			from.flush()
 		}
 	}
+	under.end = func() { finish(nil) }
 	c.post(&letter{from: from.self.ID, to: to.ID, text: text, lost: func() { finish(nil) }, arrive: func() {
 		target := c.node(to.ID)
 		answer := func(response any) {
@@ -75,11 +89,39 @@ func (c *cluster) request(from *clusterNode, to Peer, text string, request any, 
 		case *VoteRequest:
 			target.replies[target.to] = answer
 			target.engine.VoteRequested(c.now, req, target.to)
+		case *InstallRequest:
+			target.replies[target.to] = answer
+			target.engine.Install(c.now, req, target.to)
+		case *TimeoutNowRequest:
+			target.replies[target.to] = answer
+			target.engine.TimeoutNow(c.now, req, target.to)
 		default:
 			answer("yes")
 		}
 		target.flush()
 	}})
+}
+
+// call is a request that is not answered yet.
+type call struct {
+	at    time.Time
+	ended bool
+	end   func()
+}
+
+// expire ends the calls that nobody answered for two election timeouts.
+func (c *cluster) expire() {
+	calls := c.calls
+	c.calls = nil
+	for _, under := range calls {
+		switch {
+		case under.ended:
+		case c.now.Sub(under.at) < 2*timeout:
+			c.calls = append(c.calls, under)
+		default:
+			under.end()
+		}
+	}
 }
 
 func describeAnswer(response any) string {
@@ -91,13 +133,25 @@ func describeAnswer(response any) string {
 		case r.Granted:
 			return fmt.Sprintf("votes in term %d", r.Term)
 		}
+		if r.Removed > 0 {
+			return fmt.Sprintf("no vote, term %d, removed by %d", r.Term, r.Removed)
+		}
 		return fmt.Sprintf("no vote, term %d", r.Term)
+	case *TimeoutNowResponse:
+		if r.Standing {
+			return "stands"
+		}
+		return "does not stand"
 	case *AppendResponse:
 		switch r.Status {
 		case AppendMatched:
 			return fmt.Sprintf("matched %v", r.Matched)
 		case AppendConflict:
 			return fmt.Sprintf("conflict, try after %v", r.Hint)
+		case AppendInstalling:
+			return "does not have the snapshot yet"
+		case AppendDamaged:
+			return "the snapshot is damaged"
 		}
 		return fmt.Sprintf("refused, term %d", r.Term)
 	}

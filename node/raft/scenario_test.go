@@ -22,14 +22,23 @@ import (
 //	elect n1                   n1 stands and gets all messages until it leads, perhaps in a second try
 //	stand n1                   lets n1's election timeout pass
 //	wait for=50ms [n1 ...]     lets time pass for some nodes, all if none is named
-//	deliver [from=n1] [to=n2] [only=heartbeat] [most=N] [quiet]
+//	deliver [from=n1] [to=n2] [only=heartbeat] [most=N] [quiet | brief]
 //	drop [from=n1] [to=n2] [only=heartbeat]
 //	keep | replay              remembers what is under way; posts it again
 //	propose n1 [count=N]       read n1
-//	change n1 voters=(n1,n2) [outgoing=(...)]
+//	configure n1 voters=(n1,n2) [outgoing=(...)]    appends a configuration of present members as it is
+//	new n4 ...                 makes empty nodes, not members yet
+//	change n1 voters=(n1,n2) [learners=(n4)] [if=1.2] [force]
+//	transfer n1 [to=n2]
+//	snapshot n1                makes one of all that n1 may apply, for everyone to fetch
+//	purge n1 [to=N]            purges the log as far as allowed
+//	install n1                 the snapshot that n1 fetches has arrived
+//	lose n1 [damaged]          it cannot be had
+//	forget n1                  n1's snapshot is gone
+//	run for=1s [verbose]       lets time pass and delivers all, in steps of 25 ms; tells only what changed
 //	slow n1 | fast n1          writes are durable only when it is said, or at once again
 //	sync n1 [writes=N]         makes all writes durable, or the oldest
-//	logs | status
+//	logs | status | members
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -60,8 +69,23 @@ func (s *scenario) play(t *testing.T, d *datadriven.TestData) string {
 	switch d.Cmd {
 	case "node":
 		s.disk(t, d)
-	case "start", "stop", "isolate", "wait", "stand", "elect", "propose", "read", "slow", "sync", "fast", "change":
+	case "start", "stop", "isolate", "wait", "stand", "elect", "propose", "read", "slow", "sync", "fast", "configure", "change", "transfer", "snapshot", "purge", "install", "lose", "forget":
 		s.each(t, d)
+	case "new":
+		for _, arg := range d.CmdArgs {
+			var i uint64
+			if _, err := fmt.Sscanf(arg.Key, "n%d", &i); err != nil {
+				d.Fatalf(t, "node name %q", arg.Key)
+			}
+			c.nodes = append(c.nodes, &clusterNode{c: c, self: Peer{ID: NodeID(arg.Key), Incarnation: Incarnation(i)}})
+		}
+	case "run":
+		s.run(t, d)
+		if !d.HasArg("verbose") {
+			return brief(c.told())
+		}
+	case "members":
+		return c.members()
 	case "connect":
 		clear(c.isolated)
 		clear(c.hidden)
@@ -76,6 +100,9 @@ func (s *scenario) play(t *testing.T, d *datadriven.TestData) string {
 		if d.HasArg("quiet") {
 			c.lines.Reset()
 			return fmt.Sprintf("%d messages\n", n)
+		}
+		if d.HasArg("brief") {
+			return brief(c.told())
 		}
 	case "drop":
 		n := 0
@@ -240,8 +267,12 @@ func (s *scenario) do(t *testing.T, d *datadriven.TestData, n *clusterNode) {
 			c.say("%s is not the leader", n.self.ID)
 		}
 		n.flush()
-	case "change":
-		s.change(t, d, n)
+	case "configure":
+		s.configure(t, d, n)
+	case "change", "transfer":
+		s.ask(t, d, n)
+	case "snapshot", "purge", "install", "lose", "forget":
+		s.snapshots(t, d, n)
 	case "read":
 		c.reads++
 		if !n.engine.Read(c.now, c.reads) {
@@ -275,7 +306,7 @@ func (s *scenario) stand(t *testing.T, d *datadriven.TestData, n *clusterNode) {
 	d.Fatalf(t, "%s does not stand for election", n.self.ID)
 }
 
-func (s *scenario) change(t *testing.T, d *datadriven.TestData, n *clusterNode) {
+func (s *scenario) configure(t *testing.T, d *datadriven.TestData, n *clusterNode) {
 	next := &Membership{Members: append([]Member(nil), n.engine.Membership().Members...)}
 	for i := range next.Members {
 		member := &next.Members[i]
@@ -313,9 +344,15 @@ func (c *cluster) logs() string {
 	var s strings.Builder
 	for _, n := range c.nodes {
 		fmt.Fprintf(&s, "%s ", n.self.ID)
-		for i, e := range n.log {
+		if n.base.Index > 0 {
+			fmt.Fprintf(&s, " (%v)", n.base)
+			if n.base.Index == n.commit {
+				s.WriteString(" |")
+			}
+		}
+		for _, e := range n.log {
 			fmt.Fprintf(&s, " %d", e.ID.Term)
-			if uint64(i)+1 == n.commit {
+			if e.ID.Index == n.commit {
 				s.WriteString(" |")
 			}
 		}

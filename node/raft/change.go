@@ -108,7 +108,12 @@ func (e *Engine) planChange(change Change) (*Membership, error) {
 	case current.ID.Index > e.commit || current.Membership.Joint():
 		return nil, ErrChangePending
 	}
+	named := map[NodeID]Peer{}
 	for _, p := range slices.Concat(change.Voters, change.Learners) {
+		if other, ok := named[p.ID]; ok && other != p {
+			return nil, fmt.Errorf("membership: %s is wanted with directory %s and with directory %s", p.ID, other.Incarnation, p.Incarnation)
+		}
+		named[p.ID] = p
 		if old, ok := current.Membership.Find(p.ID); ok && old.Voter && old.Peer != p {
 			return nil, &ReplacedError{Old: old.Peer, New: p}
 		}
@@ -121,7 +126,7 @@ func (e *Engine) planChange(change Change) (*Membership, error) {
 		return nil, nil
 	}
 	if joint && !change.Force {
-		if err := e.ready(change.Voters, current.Membership); err != nil {
+		if err := e.ready(next.Voters(), current.Membership); err != nil {
 			return nil, err
 		}
 	}
@@ -232,9 +237,24 @@ func (e *Engine) finishChange() {
 	case current.Membership.Joint():
 		e.appendMembership(current.Membership.Leave())
 	case !current.Membership.IsVoter(e.cfg.Self):
-		if len(e.leading.successors) > 0 {
-			e.timeoutNow(e.leading.targets[e.leading.successors[0]].peer)
-		}
+		e.handOver()
 		e.becomeFollower(e.vote.Term, Peer{})
+	}
+}
+
+// handOver tells the best successor to stand at once, or whom leadership is being transferred to.
+func (e *Engine) handOver() {
+	if x := e.leading.transfer; x != nil {
+		if !x.told {
+			e.timeoutNow(x.to)
+		}
+		return
+	}
+	e.rankSuccessors() // who was ranked first at the last tick may lack the entry that ends this leadership
+	for _, id := range e.leading.successors {
+		if e.unable(id) == "" {
+			e.timeoutNow(e.leading.targets[id].peer)
+			return
+		}
 	}
 }

@@ -14,7 +14,7 @@ func (e *Engine) Elect(now time.Time) bool {
 	return true
 }
 
-// Heartbeat makes a leader send a heartbeat to every target now. It reports whether the node leads.
+// Heartbeat makes a leader send a heartbeat to every target now, also while they are switched off. It reports whether the node leads.
 func (e *Engine) Heartbeat(now time.Time) bool {
 	e.step(now)
 	if e.leading == nil {
@@ -34,7 +34,7 @@ func (e *Engine) SetElections(on bool) {
 	e.out.Changed = true
 }
 
-// SetHeartbeats switches the heartbeats of a leader off and on.
+// SetHeartbeats switches the heartbeats of a leader off and on. A target that did not answer is still asked whether it is back.
 func (e *Engine) SetHeartbeats(on bool) {
 	e.mute = !on
 	e.out.Replicate = e.out.Replicate || e.leading != nil

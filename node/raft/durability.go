@@ -101,6 +101,17 @@ func (e *Engine) refuseGatedAfter(last uint64) {
 	}
 }
 
+// refuseGatedOfOldTerms turns down answers about entries that an installation has done away with before they were on disk: their asker leads
+// no more, and may have had other entries there than the snapshot. What was committed already is in the snapshot as it was.
+func (e *Engine) refuseGatedOfOldTerms() {
+	for i := range e.gated {
+		if g := &e.gated[i]; !g.vote && g.index > e.commit && g.appendReply.Response.Term < e.vote.Term {
+			g.appendReply.Response = AppendResponse{From: e.cfg.Self, Term: e.vote.Term, Status: AppendRefused}
+			g.index, g.seq = 0, e.disk.voteSeq
+		}
+	}
+}
+
 // Durable tells that the write of that number, and all before it, are on disk.
 func (e *Engine) Durable(now time.Time, seq uint64) {
 	e.step(now)

@@ -83,14 +83,17 @@ func (e *Engine) VoteAnswer(now time.Time, resp *VoteResponse) {
 		e.violation("vote answer of %v is of term %d, beyond all bounds", resp.From, resp.Term)
 		return
 	}
+	removed := e.toldRemoved(resp)
+	if removed {
+		e.following.removed = true
+		e.campaign = nil
+		e.out.Changed = true
+	}
 	if resp.Term > e.vote.Term && !(resp.Pre && resp.Granted) {
 		e.becomeFollower(resp.Term, Peer{})
 		return
 	}
-	if resp.Removed > e.memberships[len(e.memberships)-1].ID.Index && resp.Removed <= MaxIndex && e.leading == nil && e.Membership().IsVoter(resp.From) {
-		e.following.removed = true
-		e.campaign = nil
-		e.out.Changed = true
+	if removed {
 		return
 	}
 	c := e.campaign
@@ -106,6 +109,13 @@ func (e *Engine) VoteAnswer(now time.Time, resp *VoteResponse) {
 		c.refused[resp.From.ID] = true
 	}
 	e.countVotes()
+}
+
+// toldRemoved reports whether a voter says that this node is no member, and knows of a later configuration. That counts only while the
+// node stands: a late answer must not outweigh a leader that was heard since.
+func (e *Engine) toldRemoved(resp *VoteResponse) bool {
+	return e.campaign != nil && resp.Removed > e.memberships[len(e.memberships)-1].ID.Index && resp.Removed <= MaxIndex &&
+		e.Membership().IsVoter(resp.From)
 }
 
 func (e *Engine) countVotes() {
@@ -145,7 +155,7 @@ func (e *Engine) decideVote(req *VoteRequest, to ReplyTo) {
 	upToDate := !req.Last.Less(e.log.last)
 	if req.Pre {
 		free := req.Term > e.vote.Term || (req.Term == e.vote.Term && (e.vote.For == "" || e.vote.For == req.Candidate.ID))
-		resp := VoteResponse{From: e.cfg.Self, Term: e.vote.Term, Pre: true, Removed: e.removedSince(req.Candidate)}
+		resp := VoteResponse{From: e.cfg.Self, Term: e.vote.Term, Pre: true, Removed: e.removedSince(req)}
 		if free && upToDate {
 			resp.Term, resp.Granted = req.Term, true
 		}
@@ -160,15 +170,21 @@ func (e *Engine) decideVote(req *VoteRequest, to ReplyTo) {
 		e.setVote(Vote{Term: req.Term, For: req.Candidate.ID})
 		e.resetElectionDeadline()
 	}
-	e.replyVote(to, VoteResponse{From: e.cfg.Self, Term: e.vote.Term, Granted: granted, Removed: e.removedSince(req.Candidate)})
+	e.replyVote(to, VoteResponse{From: e.cfg.Self, Term: e.vote.Term, Granted: granted, Removed: e.removedSince(req)})
 }
 
-// removedSince returns the index of the newest committed configuration if the peer is no member of it, else 0.
-func (e *Engine) removedSince(p Peer) uint64 {
-	if committed := e.memberships[0]; len(committed.Membership.Members) > 0 && !committed.Membership.Contains(p) {
-		return committed.ID.Index
+// removedSince returns the index of the newest committed configuration if the candidate is no member of it, else 0. If all of the
+// candidate's log is of earlier terms, what it has from there on is superseded, and with it any configuration: the index is then after
+// all of it, or it would take its own one for later.
+func (e *Engine) removedSince(req *VoteRequest) uint64 {
+	committed := e.memberships[0]
+	switch {
+	case len(committed.Membership.Members) == 0 || committed.Membership.Contains(req.Candidate):
+		return 0
+	case req.Last.Term < committed.ID.Term:
+		return max(committed.ID.Index, req.Last.Index+1)
 	}
-	return 0
+	return committed.ID.Index
 }
 
 // Removed reports whether a voter told this node that it is no member any more. It then stands for no election until a leader

@@ -73,6 +73,7 @@ func New(cfg Config, restored Restored, now time.Time) *Engine {
 	if len(e.memberships) == 0 { // a node that waits to be added: it knows nobody, and no quorum
 		e.memberships = []MembershipAt{{Membership: &Membership{}}}
 	}
+	e.log.runs = slices.Clone(e.log.runs) // purging changes it in place
 	e.disk.index = e.log.last.Index
 	e.snapshotKnown = e.log.purged
 	e.trimMemberships()

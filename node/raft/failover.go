@@ -91,7 +91,7 @@ func (e *Engine) holdVote(req *VoteRequest, to ReplyTo) {
 
 func (e *Engine) refuseVote(req *VoteRequest, to ReplyTo) {
 	e.replyVote(to, VoteResponse{
-		From: e.cfg.Self, Term: e.vote.Term, Pre: req.Pre, Removed: e.removedSince(req.Candidate),
+		From: e.cfg.Self, Term: e.vote.Term, Pre: req.Pre, Removed: e.removedSince(req),
 	})
 }
 

@@ -41,8 +41,11 @@ type target struct {
 	answered bool
 	// unreachable: it did not answer the newest message.
 	unreachable bool
-	// installing is the snapshot that it is offered now, or zero.
+	// installing is the snapshot that it is offered now, or zero. catchingUp: it has installed one, and lacks entries before a newer one.
 	installing LogID
+	catchingUp bool
+	// damages of its reports were seen.
+	damages uint64
 }
 
 // Target says what a worker should bring one peer to.
@@ -60,9 +63,11 @@ type Target struct {
 	// Snapshot is the newest complete one, to offer when entries that the peer needs are purged; SnapshotKnown goes with each message.
 	Snapshot      SnapshotRef
 	SnapshotKnown LogID
-	// Beat asks for a heartbeat now whenever it grows. Mute: no heartbeats at all.
+	// Beat asks for a heartbeat now whenever it grows. Mute: no others, but those that find out whether a silent peer is back.
 	Beat uint64
 	Mute bool
+	// HeartbeatInterval, if not zero, replaces that of the worker's configuration.
+	HeartbeatInterval time.Duration
 	// Until is when the worker must stop making the leader known: its RaftCore has not been heard of for too long.
 	Until time.Time
 }
@@ -83,7 +88,8 @@ type Progress struct {
 	Unreachable bool
 	// NeedSnapshot: the peer needs entries that are purged, and no snapshot that it can be offered is as new as them.
 	NeedSnapshot bool
-	// Damaged is a snapshot that the peer found missing or damaged, or zero.
+	// Damages counts the offers of which the peer said that the snapshot is missing or damaged; Damaged is what the newest of them went up to.
+	Damages uint64
 	Damaged LogID
 	// Installing is the snapshot that it is offered now, or zero: what follows it must not be purged.
 	Installing LogID
@@ -223,6 +229,7 @@ func (e *Engine) Replication() []Target {
 			Peer: t.peer, Worker: t.worker, Term: l.term, Last: e.log.last, Commit: e.commit,
 			Round: l.reads.begun, Successors: l.successors, Until: e.now.Add(e.cfg.ElectionTimeout),
 			Snapshot: e.snapshot, SnapshotKnown: e.snapshotKnown, Beat: l.beat, Mute: e.mute,
+			HeartbeatInterval: e.cfg.HeartbeatInterval,
 		})
 	}
 	return targets
@@ -286,12 +293,15 @@ func (e *Engine) Progress(now time.Time, p Progress) {
 		t.acked = p.Acked
 	}
 	t.round = max(t.round, p.Round)
-	t.installing = p.Installing
+	e.noteInstalling(t, p.Installing)
 	t.unreachable = p.Unreachable
 	e.out.NeedSnapshot = e.out.NeedSnapshot || p.NeedSnapshot
-	if p.Damaged.Index > 0 && p.Damaged == e.snapshot.Last {
-		e.ForgetSnapshot(e.snapshot)
-		e.out.NeedSnapshot, e.out.SnapshotDamaged = true, true
+	if p.Damages > t.damages { // each only once: a snapshot that is built again may go up to the same entry
+		t.damages = p.Damages
+		if p.Damaged.Index > 0 && p.Damaged == e.snapshot.Last {
+			e.ForgetSnapshot(e.snapshot)
+			e.out.NeedSnapshot, e.out.SnapshotDamaged = true, true
+		}
 	}
 	e.advanceCommit()
 	e.advanceTransfer()

@@ -111,6 +111,9 @@ func NewReplicator(cfg ReplicatorConfig, target Target, now time.Time) *Replicat
 func (r *Replicator) Update(t Target) {
 	r.target = t
 	r.silent = false
+	if t.HeartbeatInterval > 0 {
+		r.cfg.HeartbeatInterval = t.HeartbeatInterval
+	}
 }
 
 // Send is a message that should be sent now.
@@ -137,13 +140,19 @@ func (r *Replicator) Next(now time.Time) (Send, bool) {
 		r.silent, r.silentAt = true, now
 		return Send{}, false // RaftCore is not heard of: it may have lost its disk or its mind
 	}
-	if !r.target.Mute && (!now.Before(r.heartbeatAt) || r.target.Beat > r.beat) {
+	if !now.Before(r.heartbeatAt) && r.beats() || r.target.Beat > r.beat && r.heartbeats < maxHeartbeats {
 		return r.heartbeat(), true
 	}
-	if r.needs {
-		return r.offer()
+	if r.needs && !r.offering && r.matched.Index >= r.purged.Index {
+		// A late answer told that the peer has what is purged.
+		r.needs = false
+		r.progress.NeedSnapshot, r.progress.Installing = false, LogID{}
 	}
-	if r.mayReplicate() {
+	if r.needs {
+		if s, ok := r.offer(); ok {
+			return s, true
+		}
+	} else if r.mayReplicate() {
 		return Send{
 			ID: r.lastID + 1, Prev: r.next - 1, Lo: r.next, Hi: r.target.Last.Index + 1,
 			MaxBytes: min(r.cfg.MaxMessageBytes, max(1, r.cfg.MaxInFlightBytes-r.bytes)), Commit: r.target.Commit,
@@ -153,6 +162,12 @@ func (r *Replicator) Next(now time.Time) (Send, bool) {
 		return r.heartbeat(), true
 	}
 	return Send{}, false
+}
+
+// beats reports whether heartbeats are sent by the clock. While they are switched off, those are that find out whether the peer is back: nothing
+// else would.
+func (r *Replicator) beats() bool {
+	return !r.target.Mute || r.paused && (r.needs || r.next <= r.target.Last.Index)
 }
 
 func (r *Replicator) heartbeat() Send {
@@ -205,17 +220,17 @@ func (r *Replicator) Sent(now time.Time, s Send, prev, last LogID, bytes int) {
 		id: s.ID, epoch: r.epoch, heartbeat: s.Heartbeat, known: prev.Index <= r.matched.Index, prev: prev, last: last,
 		bytes: bytes, sent: now, round: r.target.Round,
 	})
+	if s.Install {
+		r.flights[len(r.flights)-1].install = true
+		r.offering = true
+		r.progress.Installing = s.Snapshot.Last
+		return // its answer takes long, so a read round does not wait for it
+	}
 	r.roundSent = r.target.Round
 	if s.Heartbeat {
 		r.heartbeatAt = now.Add(r.cfg.HeartbeatInterval)
 		r.heartbeats++
 		r.beat = r.target.Beat
-		return
-	}
-	if s.Install {
-		r.flights[len(r.flights)-1].install = true
-		r.offering = true
-		r.progress.Installing = s.Snapshot.Last
 		return
 	}
 	r.bytes += bytes
@@ -288,16 +303,19 @@ func (r *Replicator) Answered(id uint64, resp *AppendResponse, boot uint64, log 
 	r.progress.Round = max(r.progress.Round, f.round)
 	r.progress.Unreachable = false
 	r.paused = false
-	switch resp.Status {
-	case AppendDamaged:
-		r.paused = true
-		r.progress.Damaged = f.last
-	case AppendInstalling:
-		r.paused = true // offer it again after the next heartbeat: what failed at once may fail at once again
-	case AppendMatched:
+	switch {
+	case resp.Status == AppendMatched:
 		r.matchedUpTo(f, resp.Matched)
-	case AppendConflict:
+	case resp.Status == AppendConflict && !f.install:
 		return r.progress, r.conflict(f, resp.Hint, log)
+	case resp.Status == AppendDamaged && f.install:
+		r.progress.Damages++
+		r.progress.Damaged = f.last
+		r.lost(f)
+	default:
+		// AppendInstalling, or what is no answer to that message: it is sent again after the next heartbeat, since what failed at once
+		// may fail at once again.
+		r.lost(f)
 	}
 	return r.progress, nil
 }
@@ -399,8 +417,8 @@ func (r *Replicator) Deadline() time.Time {
 	if r.silent {
 		return r.silentAt.Add(r.cfg.HeartbeatInterval) // nothing, in truth, until there is a newer target
 	}
-	if r.target.Mute {
-		return r.target.Until
+	if !r.beats() {
+		return r.target.Until.Add(1) // then it falls silent
 	}
 	return r.heartbeatAt
 }

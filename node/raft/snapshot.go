@@ -160,6 +160,7 @@ func (e *Engine) Installed(now time.Time, last LogID, membership MembershipAt) {
 			w.Append, w.TruncateFrom = nil, 0
 		}
 		e.refuseGatedAfter(last.Index)
+		e.refuseGatedOfOldTerms()
 	}
 	later := []MembershipAt{membership}
 	for _, at := range e.memberships {
@@ -181,18 +182,39 @@ func (e *Engine) Installed(now time.Time, last LogID, membership MembershipAt) {
 	e.out.Changed = true
 }
 
+// installPatience is for how many election timeouts the log is kept for a target that was installing a snapshot when it fell silent.
+const installPatience = 20
+
 // PurgeFloor returns the index up to which the log may be purged as far as others need it: never past the newest complete
-// snapshot, nor past one that a target is installing, since that target will need what follows it (known bug 23).
+// snapshot, nor past one that a target is installing, or has installed and not caught up after, since that target needs what follows it
+// (known bug 23).
 func (e *Engine) PurgeFloor() uint64 {
 	floor := min(e.snapshotKnown.Index, e.Applicable())
 	if e.leading != nil {
 		for _, t := range e.leading.targets {
+			if t.suspect || e.now.Sub(t.acked) > installPatience*e.cfg.ElectionTimeout {
+				continue // it may never come back, and the log must not grow until then
+			}
 			if t.installing.Index > 0 {
 				floor = min(floor, t.installing.Index)
+			} else if t.catchingUp {
+				floor = min(floor, t.matched.Index)
 			}
 		}
 	}
 	return floor
+}
+
+// noteInstalling takes what a target says of its installation. When that has ended, it still lacks what was written meanwhile: if that were
+// purged for the sake of a newer snapshot, it would need that one, and so on.
+func (e *Engine) noteInstalling(t *target, now LogID) {
+	if t.installing.Index > 0 && now.Index == 0 {
+		t.catchingUp = true
+	}
+	t.installing = now
+	if t.matched.Index >= e.snapshotKnown.Index {
+		t.catchingUp = false
+	}
 }
 
 // Purged tells that the log was purged up to an index that PurgeFloor allows.

@@ -110,7 +110,7 @@ func TestPurgeFloorKeepsWhatTargetsNeed(t *testing.T) {
 	if floor := b.e.PurgeFloor(); floor != 5 {
 		t.Fatalf("floor %d, n3 installs a snapshot of 5", floor)
 	}
-	b.e.Progress(b.now, Progress{Peer: member(3), Worker: b.worker(3), Acked: b.now, Damaged: b.e.Snapshot().Last})
+	b.e.Progress(b.now, Progress{Peer: member(3), Worker: b.worker(3), Acked: b.now, Damages: 1, Damaged: b.e.Snapshot().Last})
 	out := b.flush()
 	if !out.SnapshotDamaged || !out.NeedSnapshot || b.e.Snapshot() != (SnapshotRef{}) || b.e.PurgeFloor() != 0 {
 		t.Fatalf("%+v, floor %d", out, b.e.PurgeFloor())

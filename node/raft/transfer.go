@@ -120,8 +120,9 @@ func (e *Engine) TimeoutNow(now time.Time, req *TimeoutNowRequest, to ReplyTo) {
 	e.step(now)
 	resp := TimeoutNowResponse{From: e.cfg.Self, Term: e.vote.Term}
 	if req.Term == e.vote.Term && req.Term > 0 && e.leading == nil && e.following.leader == req.Leader &&
-		e.Membership().IsVoter(e.cfg.Self) && !e.diskStalled() && !e.following.quiet {
+		req.Leader.ID != "" && e.Membership().IsVoter(e.cfg.Self) && !e.diskStalled() && !e.following.quiet {
 		resp.Standing = true
+		e.following.removed = false // who leads counts it among the voters
 		e.startVote()
 		e.campaign.transfer = true
 	}

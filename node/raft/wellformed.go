@@ -23,7 +23,7 @@ func (r *AppendRequest) malformed(self Peer) string {
 	case r.Prev.Index > MaxIndex:
 		return "previous index out of bounds"
 	}
-	if r.Snapshot.Index > MaxIndex || r.Snapshot.Term > r.Term {
+	if r.Snapshot.Index > MaxIndex || r.Snapshot.Term > r.Term || (r.Snapshot.Index == 0) != (r.Snapshot.Term == 0) {
 		return "snapshot's log id out of bounds"
 	}
 	before := r.Prev

@@ -26,6 +26,9 @@ type cluster struct {
 	// snapshots are complete, where all nodes can fetch them.
 	snapshots map[SnapshotRef]MembershipAt
 	calls     []*call
+	// committed and leaders are what was ever seen: log ids by index, leaders by term.
+	committed map[uint64]LogID
+	leaders   map[uint64]NodeID
 }
 
 // clusterNode is one node: what it runs, and its disk.
@@ -46,8 +49,12 @@ type clusterNode struct {
 	unsynced []*Write
 	slow     bool
 	commit   uint64
+	// applied is what the state machine has durably.
+	applied uint64
 	// fetching is a snapshot that the engine wants.
 	fetching *SnapshotRef
+	// needed is the snapshot that was last found too old.
+	needed *SnapshotRef
 
 	up      bool
 	boot    uint64
@@ -69,7 +76,7 @@ type clusterWorker struct {
 
 func newCluster(t *testing.T, m *Membership) *cluster {
 	c := &cluster{T: t, now: zero, membership: m, isolated: map[NodeID]bool{}, hidden: map[[2]NodeID]bool{},
-		snapshots:  map[SnapshotRef]MembershipAt{},
+		snapshots: map[SnapshotRef]MembershipAt{}, committed: map[uint64]LogID{}, leaders: map[uint64]NodeID{},
 		replicator: ReplicatorConfig{HeartbeatInterval: heartbeat, MaxInFlight: 8, MaxInFlightBytes: 1 << 20, MaxMessageBytes: 1 << 20}}
 	for _, member := range m.Members {
 		n := &clusterNode{c: c, self: member.Peer, genesis: m, baseMembership: MembershipAt{Membership: m}}
@@ -108,7 +115,8 @@ func (n *clusterNode) start() {
 	if err != nil {
 		c.Fatal(err)
 	}
-	committed := min(n.commit, n.last().Index)
+	committed := n.applied
+	n.commit = committed
 	var memberships []MembershipAt
 	if n.baseMembership.Membership != nil {
 		memberships = append(memberships, n.baseMembership)
@@ -196,12 +204,15 @@ func (n *clusterNode) flush() {
 			n.fetching = out.Fetch
 			c.say("%s fetches the snapshot of %v", n.self.ID, out.Fetch.Last)
 		}
-		if out.NeedSnapshot {
+		if need := n.engine.Snapshot(); out.NeedSnapshot && (n.needed == nil || *n.needed != need) {
+			n.needed = &need
 			c.say("%s needs a newer snapshot", n.self.ID)
 		}
 		if out.Write != nil {
 			again = n.write(out.Write)
 		}
+		n.applied = max(n.applied, n.engine.Applicable())
+		c.checkCommitted(n)
 		n.send(out)
 		if out.Replicate {
 			n.replicate()
@@ -365,4 +376,26 @@ func (n *clusterNode) ask(w *clusterWorker, s Send, text string, req any) {
 		}
 		n.engine.Progress(c.now, p)
 	})
+}
+
+// checkCommitted looks whether a node contradicts what was committed anywhere, or who led.
+func (c *cluster) checkCommitted(n *clusterNode) {
+	term := n.engine.Vote().Term
+	if n.engine.Role() == Leader {
+		if other, ok := c.leaders[term]; ok && other != n.self.ID {
+			c.Fatalf("%s and %s lead in term %d\n%s", other, n.self.ID, term, c.told())
+		}
+		c.leaders[term] = n.self.ID
+	}
+	for index := n.base.Index; index <= n.engine.Commit(); index++ {
+		at, err := n.Term(index)
+		if err != nil {
+			c.Fatalf("%s has no entry %d: %v\n%s", n.self.ID, index, err, c.told())
+		}
+		id := LogID{Term: at, Index: index}
+		if known, ok := c.committed[index]; ok && known != id {
+			c.Fatalf("%s has committed %v, others %v\n%s", n.self.ID, id, known, c.told())
+		}
+		c.committed[index] = id
+	}
 }

@@ -70,8 +70,9 @@ func New(cfg Config, restored Restored, now time.Time) *Engine {
 		memberships: slices.Clone(restored.Memberships),
 		commit:      restored.Committed.Index,
 	}
-	if len(e.memberships) == 0 { // a node that waits to be added: it knows nobody, and no quorum
-		e.memberships = []MembershipAt{{Membership: &Membership{}}}
+	if len(e.memberships) == 0 || e.memberships[0].ID.Index > e.commit {
+		// A node that waits to be added: it knows nobody, and no quorum; or that was, by an entry which may still be undone.
+		e.memberships = slices.Insert(e.memberships, 0, MembershipAt{Membership: &Membership{}})
 	}
 	e.log.runs = slices.Clone(e.log.runs) // purging changes it in place
 	e.disk.index = e.log.last.Index

@@ -341,9 +341,28 @@ func TestEngineDoesNotChangeTheCallersLog(t *testing.T) {
 	log := view(t, terms{1, 1, 2, 2, 3})
 	restored := Restored{Vote: Vote{Term: 3}, Log: log, Committed: LogID{Term: 3, Index: 5}, Memberships: []MembershipAt{{Membership: voters(3)}}}
 	b := restore(t, restored)
+	b.e.SetSnapshot(ref(1, 1))
 	b.e.Purged(LogID{Term: 1, Index: 1})
 	if err := log.check(); err != nil {
 		t.Fatal(err)
 	}
 	b.flush()
+}
+
+func TestANodeWhoseFirstConfigurationIsUndoneKnowsNobodyAgain(t *testing.T) {
+	log := terms{1, 1}
+	b := restore(t, Restored{Vote: Vote{Term: 1}, Log: view(t, log), Memberships: []MembershipAt{{ID: log.id(2), Membership: voters(3)}}})
+	b.append(2, 2, log.id(1), 0, 2)
+	if got := b.e.Membership(); len(got.Members) != 0 {
+		t.Fatalf("it is still in %v", got)
+	}
+}
+
+func TestASnapshotWithoutAConfigurationDoesNotPanic(t *testing.T) {
+	b := newBench(t, voters(3), terms{1})
+	b.offer(2, 2, ref(2, 9))
+	b.e.Installed(b.now, LogID{Term: 2, Index: 9}, MembershipAt{})
+	b.flush()
+	b.tick(2 * timeout)
+	b.wantRole(Follower)
 }

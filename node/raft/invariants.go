@@ -8,7 +8,7 @@ import (
 // Check returns what is wrong with the engine's state, or nil: the invariants that its fields state, in one place. Tests and
 // the simulator call it after each step; it costs too much for a running node.
 func (e *Engine) Check() error {
-	return errors.Join(e.log.check(), e.checkDisk(), e.checkMemberships(), e.checkRole())
+	return errors.Join(e.log.check(), e.checkDisk(), e.checkMemberships(), e.checkSnapshots(), e.checkRole())
 }
 
 func (v *LogView) check() error {
@@ -95,9 +95,27 @@ func (e *Engine) checkMemberships() error {
 	return nil
 }
 
+func (e *Engine) checkSnapshots() error {
+	switch i := e.installing; {
+	case e.snapshotKnown.Index < e.log.purged.Index:
+		return fmt.Errorf("purged up to %v, but the newest snapshot is of %v", e.log.purged, e.snapshotKnown)
+	case e.snapshot.Last.Index > e.snapshotKnown.Index:
+		return fmt.Errorf("offers a snapshot of %v, but the newest known is of %v", e.snapshot.Last, e.snapshotKnown)
+	case i != nil && i.ref.Last.Index == 0:
+		return errors.New("fetches a snapshot of nothing")
+	case e.PurgeFloor() > e.Applicable():
+		return fmt.Errorf("may purge up to %d, but only %d are committed and durable", e.PurgeFloor(), e.Applicable())
+	}
+	return nil
+}
+
 func (e *Engine) checkRole() error {
 	f := &e.following
 	switch {
+	case f.removed && (e.campaign != nil || e.leading != nil):
+		return errors.New("was told that it is removed, but stands or leads")
+	case f.quiet && e.campaign != nil:
+		return errors.New("stands although elections are switched off")
 	case e.leading != nil && e.campaign != nil:
 		return errors.New("leads and stands for election")
 	case len(f.held) > 0 && !f.probing:
@@ -158,12 +176,34 @@ func (e *Engine) checkLeading() error {
 	if len(l.targets) != members {
 		return fmt.Errorf("%d targets for %d members", len(l.targets), members)
 	}
+	if err := e.checkChange(); err != nil {
+		return err
+	}
 	r := &l.reads
 	if r.confirmed > r.begun || r.begun > r.confirmed+1 || (len(r.asked) > 0) != (r.begun > r.confirmed) {
 		return fmt.Errorf("%d reads asked in round %d, confirmed %d", len(r.asked), r.begun, r.confirmed)
 	}
 	if len(r.waiting) > 0 && r.begun == r.confirmed && e.Serving() {
 		return errors.New("reads wait although no round is under way")
+	}
+	return nil
+}
+
+// checkChange looks at what a leader does about the end of its reign, and of a change.
+func (e *Engine) checkChange() error {
+	current := e.memberships[len(e.memberships)-1]
+	if e.Serving() && current.ID.Index <= e.commit {
+		if current.Membership.Joint() {
+			return fmt.Errorf("joint configuration %v is committed but not ended", current.ID)
+		}
+		if !current.Membership.IsVoter(e.cfg.Self) {
+			return fmt.Errorf("leads although committed configuration %v leaves it out", current.ID)
+		}
+	}
+	if x := e.leading.transfer; x != nil {
+		if member, ok := current.Membership.Find(x.to.ID); !ok || member.Peer != x.to || !member.Voter || x.to == e.cfg.Self {
+			return fmt.Errorf("hands over to %v, who cannot lead in %v", x.to, current.Membership)
+		}
 	}
 	return nil
 }
@@ -193,6 +233,8 @@ func (r *Replicator) Check() error {
 			bytes, messages, heartbeats, r.bytes, r.messages, r.heartbeats)
 	case offers > 1 || (offers == 1) != r.offering:
 		return fmt.Errorf("%d offers in flight, offering %t", offers, r.offering)
+	case r.offering && (!r.needs || r.progress.Installing.Index == 0), !r.needs && (r.progress.NeedSnapshot || r.progress.Installing.Index > 0):
+		return fmt.Errorf("needs a snapshot: %t, reported %t, offering %t, installing %v", r.needs, r.progress.NeedSnapshot, r.offering, r.progress.Installing)
 	case r.next <= r.matched.Index || r.next > r.target.Last.Index+1:
 		return fmt.Errorf("next is %d, matched %v of %v", r.next, r.matched, r.target.Last)
 	case r.probing && r.messages > 1:

@@ -68,6 +68,12 @@ func TestLogViewEqualsASlice(t *testing.T) {
 				}
 				log.Truncate(from)
 			},
+			"purge": func(t *rapid.T) {
+				n := rapid.IntRange(0, len(model)-1).Draw(t, "entries to purge")
+				model, purged = model[n:], model[n]
+				log.Purge(purged)
+				log.Purge(model[0]) // again: nothing
+			},
 			"hint": func(t *rapid.T) {
 				prev := LogID{
 					Term:  rapid.Uint64Range(1, 12).Draw(t, "term"),

@@ -109,24 +109,11 @@ func (s *scenario) snapshots(t *testing.T, d *datadriven.TestData, n *clusterNod
 	c := s.c
 	switch d.Cmd {
 	case "snapshot":
-		index := n.engine.Applicable()
-		term, err := n.Term(index)
-		if err != nil || index == 0 {
-			d.Fatalf(t, "no snapshot of %d: %v", index, err)
-		}
-		ref := SnapshotRef{Name: "snapshot of " + string(n.self.ID), Last: LogID{Term: term, Index: index}}
-		c.snapshots[ref] = n.membershipAt(index)
-		n.engine.SetSnapshot(ref)
-		c.say("%s has a snapshot of %v: %v", n.self.ID, ref.Last, c.snapshots[ref].Membership)
+		n.makeSnapshot()
 	case "purge":
 		to := n.engine.PurgeFloor()
 		d.MaybeScanArgs(t, "to", &to)
-		if to = min(to, n.engine.PurgeFloor()); to > n.base.Index {
-			id := n.log[to-n.base.Index-1].ID
-			n.purge(id)
-			n.engine.Purged(id)
-		}
-		c.say("%s has purged up to %v", n.self.ID, n.base)
+		n.purgeLog(to)
 	case "install":
 		if n.fetching == nil {
 			d.Fatalf(t, "%s fetches no snapshot", n.self.ID)
@@ -141,6 +128,27 @@ func (s *scenario) snapshots(t *testing.T, d *datadriven.TestData, n *clusterNod
 		n.engine.ForgetSnapshot(n.engine.Snapshot())
 	}
 	n.flush()
+}
+
+func (n *clusterNode) makeSnapshot() {
+	index := n.engine.Applicable()
+	term, err := n.Term(index)
+	if err != nil || index == 0 {
+		return
+	}
+	ref := SnapshotRef{Name: "snapshot of " + string(n.self.ID), Last: LogID{Term: term, Index: index}}
+	n.c.snapshots[ref] = n.membershipAt(index)
+	n.engine.SetSnapshot(ref)
+	n.c.say("%s has a snapshot of %v: %v", n.self.ID, ref.Last, n.c.snapshots[ref].Membership)
+}
+
+func (n *clusterNode) purgeLog(to uint64) {
+	if to = min(to, n.engine.PurgeFloor()); to > n.base.Index {
+		id := n.log[to-n.base.Index-1].ID
+		n.purge(id)
+		n.engine.Purged(id)
+	}
+	n.c.say("%s has purged up to %v", n.self.ID, n.base)
 }
 
 // purge removes the entries up to one that the log has, at once durably.

@@ -190,6 +190,7 @@ func (s *scenario) disk(t *testing.T, d *datadriven.TestData) {
 			n.durable.vote.For = NodeID(vote)
 		case "commit":
 			d.ScanArgs(t, "commit", &n.commit)
+			n.applied = n.commit
 		}
 	}
 }

@@ -162,6 +162,9 @@ func (e *Engine) Installed(now time.Time, last LogID, membership MembershipAt) {
 		e.refuseGatedAfter(last.Index)
 		e.refuseGatedOfOldTerms()
 	}
+	if membership.Membership == nil {
+		membership.Membership = &Membership{} // of one who knew nobody
+	}
 	later := []MembershipAt{membership}
 	for _, at := range e.memberships {
 		if kept && at.ID.Index > last.Index {

@@ -366,3 +366,25 @@ func TestASnapshotWithoutAConfigurationDoesNotPanic(t *testing.T) {
 	b.tick(2 * timeout)
 	b.wantRole(Follower)
 }
+
+func TestAnInstallationOverWritesThatAreNotDurableKeepsTheTail(t *testing.T) {
+	b := newBench(t, voters(3), terms{1})
+	b.slow = true
+	b.append(2, 2, LogID{Term: 1, Index: 1}, 0, 2, 2, 2, 2) // 2 to 5, on their way to disk
+	asked := b.to
+	b.offer(2, 2, ref(2, 3))
+	b.e.Installed(b.now, LogID{Term: 2, Index: 3}, MembershipAt{Membership: voters(3)})
+	out := b.flush()
+	if b.e.LastLogID().Index != 5 || b.e.DurableIndex() != 3 || b.e.Applicable() != 3 {
+		t.Fatalf("log to %v, durable to %d", b.e.LastLogID(), b.e.DurableIndex())
+	}
+	for _, r := range out.AppendReplies {
+		if r.To == asked {
+			t.Fatalf("the tail is acknowledged before it is on disk: %+v", r.Response)
+		}
+	}
+	b.e.Durable(b.now, 99)
+	if b.flush(); b.e.DurableIndex() != 5 {
+		t.Fatalf("durable to %d", b.e.DurableIndex())
+	}
+}

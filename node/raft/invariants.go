@@ -40,6 +40,9 @@ func (e *Engine) checkDisk() error {
 	if d.index > e.log.last.Index {
 		return fmt.Errorf("durable up to %d, but the log ends at %d", d.index, e.log.last.Index)
 	}
+	if d.index < e.log.purged.Index {
+		return fmt.Errorf("durable up to %d, but purged up to %v", d.index, e.log.purged)
+	}
 	newest := e.seq
 	if e.out.Write != nil {
 		newest = e.out.Write.Seq

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-var randomSeeds = flag.Uint64("raft.seeds", 40, "how many random histories of changes, transfers and snapshots to play")
+var randomSeeds = flag.Uint64("raft.seeds", 25, "how many random histories of changes, transfers and snapshots to play")
 
 // TestRandomChangesTransfersAndSnapshots plays histories by chance: messages lost, repeated and reordered, crashes, slow disks, any change of
 // the membership, transfers, snapshots and purges. No step breaks an invariant or a commitment; then the faults end, and the cluster

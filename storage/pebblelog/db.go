@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -172,7 +174,11 @@ func (db *DB) Close() error {
 		return nil
 	}
 	db.closed = true
+	groups := slices.Collect(maps.Values(db.groups))
 	db.mu.Unlock()
+	for _, log := range groups {
+		log.reclaimer.close()
+	}
 	err := db.markEnd()
 	err = errors.Join(err, db.pebble.Close(), db.lock.Close())
 	if fault := db.fault.get(); fault != nil {

@@ -34,6 +34,8 @@ type Log struct {
 	writing sync.Mutex // held from before a write changes Pebble until the window has followed
 	window  window
 	records records
+
+	reclaimer reclaimer
 }
 
 // records are the small things that a log keeps beside its entries.
@@ -204,6 +206,7 @@ func (l *Log) Close() error {
 	if l.closed.Swap(true) {
 		return nil
 	}
+	l.reclaimer.close()
 	l.db.mu.Lock()
 	delete(l.db.groups, l.name)
 	l.db.mu.Unlock()

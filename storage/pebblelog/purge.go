@@ -11,7 +11,7 @@ import (
 )
 
 // Purge deletes the entries up to and including upTo, which must be in the log. What is purged already is fine. The disk space comes
-// back when Pebble drops the tables that hold nothing else.
+// back a little later.
 func (l *Log) Purge(upTo raft.LogID) error {
 	if err := l.purge(upTo); err != nil {
 		return fmt.Errorf("purge up to %v: %w", upTo, err)
@@ -61,5 +61,6 @@ func (l *Log) purge(upTo raft.LogID) error {
 		return err
 	}
 	l.window.purge(upTo)
+	l.reclaimer.start(l.reclaim)
 	return batch.Close()
 }

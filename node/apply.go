@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"quorate/node/raft"
+	"quorate/node/sessions"
 	"quorate/storage"
 )
 
@@ -78,23 +79,23 @@ collect:
 		case raft.EntryBlank:
 			answer(entry, answered{})
 		case raft.EntrySession:
-			c.sessions.register(entry)
+			c.sessions.Register(entry)
 			answer(entry, answered{})
 		case raft.EntryCommand, raft.EntryOnce:
 			data := entry.Data
-			switch verdict, result := c.sessions.judge(entry); verdict {
-			case verdictWait:
+			switch verdict, result := c.sessions.Judge(entry); verdict {
+			case sessions.Wait:
 				break collect
-			case verdictKnown:
-				answer(entry, answered{value: result.value})
+			case sessions.Known:
+				answer(entry, answered{value: result.Value})
 				continue
-			case verdictRefused:
+			case sessions.Refused:
 				answer(entry, answered{err: ErrSessionExpired})
 				continue
 			}
 			if entry.Kind == raft.EntryOnce {
 				var err error
-				if _, data, err = splitOnce(data); err != nil {
+				if _, data, err = sessions.SplitOnce(data); err != nil {
 					return 0, fmt.Errorf("entry %v: %w", entry.ID, err)
 				}
 			}
@@ -151,11 +152,11 @@ func (c *raftCore) sessionRecords(entries []raft.Entry, others map[uint64]answer
 			continue
 		}
 		if e.Session != 0 || e.Kind == raft.EntryOnce {
-			c.sessions.store(e, results[next])
+			c.sessions.Store(e, results[next])
 		}
 		next++
 	}
-	return c.sessions.takeRecords()
+	return c.sessions.TakeRecords()
 }
 
 // applySafely turns a panic of the user's code into an error: the node stops, the program that embeds it lives.

@@ -129,7 +129,7 @@ func (c *raftCore) endBuilder() {
 
 // systemRecords are all records of the node's own, as they go into a snapshot.
 func (c *raftCore) systemRecords() []SystemRecord {
-	records := append(c.sessions.allRecords(), encodeTimeRecord(c.appliedTime))
+	records := append(c.sessions.AllRecords(), encodeTimeRecord(c.appliedTime))
 	if c.appliedMembership.ID != (raft.LogID{}) {
 		if record, err := encodeMembershipRecord(c.appliedMembership); err == nil {
 			records = append(records, record)

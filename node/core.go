@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"quorate/node/raft"
+	"quorate/node/sessions"
 	"quorate/storage"
 	"quorate/transport"
 )
@@ -41,7 +42,7 @@ type raftCore struct {
 	watch   *watch
 
 	proposals proposals
-	sessions  *sessions
+	sessions  *sessions.Table
 	switches  Switches
 	snapshots snapshots
 	// fetchProgress is shared with the fetcher; fetcherEnded is closed when the newest fetcher has ended, ended when RaftCore has.

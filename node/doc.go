@@ -32,7 +32,7 @@
 //
 //	membership          member.go      a change of members, made of steps that RaftCore takes one at a time
 //	operators' calls    admin.go       the same and more, from anywhere, as JSON over NATS
-//	sessions            sessions.go    the replicated table that makes a proposal take effect once (session.go: its client)
+//	sessions            session.go     proposals that take effect once; package sessions is the replicated table behind them
 //	forwarding          forward.go     proposals and read indexes of a node that does not lead
 //	purge               purge.go       how far the log may be shortened
 //	recovery            recover.go     a new cluster from a survivor's directory, or from a snapshot

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quorate/node/raft"
+	"quorate/node/sessions"
 	"quorate/storage/objectstore"
 )
 
@@ -15,7 +16,7 @@ import (
 // reset leaves a state that is ahead of its log, and restore discards such a log.
 func (c *raftCore) install(f *fetched) error {
 	meta := f.manifest.Meta
-	sessions, err := loadSessions(meta.System)
+	table, err := sessions.Load(meta.System)
 	if err != nil {
 		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
 	}
@@ -31,7 +32,7 @@ func (c *raftCore) install(f *fetched) error {
 	} else if err := c.log.Reset(meta.Last); err != nil {
 		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
 	}
-	c.applied, c.sessions = meta.Last, sessions
+	c.applied, c.sessions = meta.Last, table
 	c.appliedTime = max(c.appliedTime, logTime(meta.System))
 	c.lastTime = max(c.lastTime, c.appliedTime)
 	c.appliedMembership = raft.MembershipAt{ID: meta.MembershipID, Membership: meta.Membership}

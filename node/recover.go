@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 
 	"quorate/node/raft"
+	"quorate/node/sessions"
 	"quorate/storage"
 	"quorate/storage/objectstore"
 	"quorate/storage/pebblelog"
@@ -115,11 +115,11 @@ func openSurvivor(s Survivor) (*pebblelog.Log, error) {
 
 // offlineCore applies a log without running it.
 func offlineCore(log storage.LogStore, sm DurableStateMachine, applied Applied) (*raftCore, error) {
-	sessions, err := loadSessions(applied.System)
+	table, err := sessions.Load(applied.System)
 	if err != nil {
 		return nil, err
 	}
-	c := &raftCore{log: log, sm: sm, sessions: sessions, applied: applied.Last}
+	c := &raftCore{log: log, sm: sm, sessions: table, applied: applied.Last}
 	for _, record := range applied.System {
 		if record.Key == membershipRecord {
 			if c.appliedMembership, err = decodeMembershipRecord(record); err != nil {
@@ -207,7 +207,7 @@ func RestoreFrom(ctx context.Context, s Survivor, sm DurableStateMachine, from o
 	}
 	meta := storage.SnapshotMeta{Last: r.Begin, Membership: at.Membership, MembershipID: at.ID, System: []SystemRecord{record}}
 	for _, old := range m.Meta.System {
-		if old.Key != membershipRecord && !strings.HasPrefix(old.Key, oncePrefix) {
+		if old.Key != membershipRecord && !sessions.IsOnce(old) {
 			meta.System = append(meta.System, old)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"quorate/node/raft"
+	"quorate/node/sessions"
 	"quorate/storage"
 	"quorate/storage/objectstore"
 )
@@ -24,7 +25,7 @@ type restored struct {
 	memberships []raft.MembershipAt
 	log         raft.LogView
 	lastTime    int64
-	sessions    *sessions
+	sessions    *sessions.Table
 	// local is the local snapshot that a state machine in memory was restored from, or zero.
 	local raft.LogID
 }
@@ -46,7 +47,7 @@ func (n *Node) identify() error {
 
 // restore finds out where log and state machine stand.
 func (n *Node) restore() (restored, error) {
-	r := restored{sessions: newSessions()}
+	r := restored{sessions: sessions.New()}
 	if genesis, ok := n.log.Genesis(); ok {
 		r.memberships = []raft.MembershipAt{{Membership: raft.NewMembership(genesis.Members...)}}
 	}
@@ -56,7 +57,7 @@ func (n *Node) restore() (restored, error) {
 			return r, fmt.Errorf("state machine: %w", err)
 		}
 		r.applied = applied.Last
-		if r.sessions, err = loadSessions(applied.System); err != nil {
+		if r.sessions, err = sessions.Load(applied.System); err != nil {
 			return r, err
 		}
 		r.lastTime = logTime(applied.System)
@@ -101,7 +102,7 @@ func (n *Node) restoreLocal(r *restored) error {
 	if err := restoreFrom(ctx, n.sm, dir, m); err != nil {
 		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
 	}
-	if r.sessions, err = loadSessions(m.Meta.System); err != nil {
+	if r.sessions, err = sessions.Load(m.Meta.System); err != nil {
 		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
 	}
 	r.applied, r.local = m.Meta.Last, m.Meta.Last

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quorate/node/raft"
+	"quorate/node/sessions"
 )
 
 // Tag makes a proposal take effect exactly once, however often it is proposed.
@@ -24,10 +25,10 @@ func (t Tag) entry(data []byte) (raft.Entry, error) {
 	if t.MessageID == "" {
 		return raft.Entry{Kind: raft.EntryCommand, Data: data, Session: t.Session, Sequence: t.Sequence, LowWater: t.LowWater}, nil
 	}
-	if t.Session != 0 || len(t.MessageID) > maxMessageID {
-		return raft.Entry{}, fmt.Errorf("%w: a message id has at most %d bytes, and no session beside it", ErrConfig, maxMessageID)
+	if t.Session != 0 || len(t.MessageID) > sessions.MaxMessageID {
+		return raft.Entry{}, fmt.Errorf("%w: a message id has at most %d bytes, and no session beside it", ErrConfig, sessions.MaxMessageID)
 	}
-	return raft.Entry{Kind: raft.EntryOnce, Data: joinOnce(t.MessageID, data)}, nil
+	return raft.Entry{Kind: raft.EntryOnce, Data: sessions.JoinOnce(t.MessageID, data)}, nil
 }
 
 // SubmitTagged is Submit for a proposal that takes effect once. Errors as well: ErrSessionExpired.
@@ -48,7 +49,7 @@ func (n *Node) SubmitSession(idle time.Duration) (*Pending, error) {
 	if err := n.admit(nil); err != nil {
 		return nil, err
 	}
-	return n.submit(request{pending: newPending(raft.Entry{Kind: raft.EntrySession, Data: sessionData(idle)}), local: true})
+	return n.submit(request{pending: newPending(raft.Entry{Kind: raft.EntrySession, Data: sessions.Registration(idle)}), local: true})
 }
 
 // Session is a client's place in the replicated table of sessions: its proposals take effect exactly once, so it tries again by
@@ -65,7 +66,7 @@ type Session struct {
 
 // OpenSession registers a session. It blocks until that is committed or the context ends.
 func (n *Node) OpenSession(ctx context.Context) (*Session, error) {
-	result, err := n.persist(ctx, raft.Entry{Kind: raft.EntrySession, Data: sessionData(n.cfg.SessionIdle)})
+	result, err := n.persist(ctx, raft.Entry{Kind: raft.EntrySession, Data: sessions.Registration(n.cfg.SessionIdle)})
 	if err != nil {
 		return nil, fmt.Errorf("open a session: %w", err)
 	}

@@ -1,4 +1,6 @@
-package node
+// Package sessions is the replicated table that makes proposals take effect exactly once. It is pure, as the engine is: no goroutine,
+// no clock, no I/O.
+package sessions
 
 import (
 	"container/list"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"quorate/node/raft"
+	"quorate/storage"
 )
 
 // Bounds of the session table. They are the same on every node, since the table is replicated: replicas that forget differently
@@ -22,16 +25,16 @@ const (
 	// maxOnce proposals with an id are remembered, for onceWindow of log time.
 	maxOnce    = 65_536
 	onceWindow = 2 * time.Minute
-	// maxMessageID is the longest id of a proposal.
-	maxMessageID = 256
+	// MaxMessageID is the longest id of a proposal, in bytes.
+	MaxMessageID = 256
 )
 
-// sessions makes proposals take effect exactly once (dissertation section 6.3): a session's proposals are numbered by its client, and a
+// Table makes proposals take effect exactly once (dissertation section 6.3): a session's proposals are numbered by its client, and a
 // number that was applied before is answered by its first result. The table changes by log entries alone, in their order, so all
 // replicas have the same; it is stored with the state machine's state, in the same atomic write.
 //
-// It belongs to RaftCore.
-type sessions struct {
+// It belongs to one goroutine; in a running node that is RaftCore.
+type Table struct {
 	byID map[uint64]*list.Element // of *session
 	// used orders the sessions by their last entry, the longest unused first.
 	used list.List
@@ -50,60 +53,64 @@ type session struct {
 	// idle is how much log time may pass between its entries before it expires.
 	idle     int64
 	lowWater uint64
-	results  map[uint64]sessionResult
+	results  map[uint64]Result
 }
 
-type sessionResult struct {
-	id    raft.LogID
-	value []byte
-	// known: value is. Until then the command is in the batch that is being applied.
+// Result is the answer of a command that was applied.
+type Result struct {
+	// ID is that of the entry that was applied.
+	ID raft.LogID
+	// Value is the state machine's answer.
+	Value []byte
+	// known: Value is. Until then the command is in the batch that is being applied.
 	known bool
 }
 
 type onceResult struct {
 	key    string
 	time   int64
-	result sessionResult
+	result Result
 }
 
-func newSessions() *sessions {
-	return &sessions{byID: map[uint64]*list.Element{}, once: map[string]*list.Element{}, dirty: map[string]bool{}}
+// New returns an empty table.
+func New() *Table {
+	return &Table{byID: map[uint64]*list.Element{}, once: map[string]*list.Element{}, dirty: map[string]bool{}}
 }
 
-// verdict is what becomes of an entry of a session.
-type verdict uint8
+// Verdict is what becomes of an entry of a session.
+type Verdict uint8
 
 const (
-	// verdictApply: it is new, and goes to the state machine.
-	verdictApply verdict = iota
-	// verdictKnown: it was applied before; its first result is the answer.
-	verdictKnown
-	// verdictRefused: its session is not known, or has expired, or has too many results: it must not be applied.
-	verdictRefused
-	// verdictWait: its first instance is in the batch that is being put together. That one is to be applied first.
-	verdictWait
+	// Apply: it is new, and goes to the state machine.
+	Apply Verdict = iota
+	// Known: it was applied before; its first result is the answer.
+	Known
+	// Refused: its session is not known, or has expired, or has too many results: it must not be applied.
+	Refused
+	// Wait: its first instance is in the batch that is being put together. That one is to be applied first.
+	Wait
 )
 
-// judge says what to do with a committed command, and notes that it was seen. It must be called for all entries, in the log's order.
-func (s *sessions) judge(e *raft.Entry) (verdict, sessionResult) {
+// Judge says what to do with a committed command, and notes that it was seen. It must be called for all entries, in the log's order.
+func (s *Table) Judge(e *raft.Entry) (Verdict, Result) {
 	switch {
 	case e.Kind == raft.EntryOnce:
 		return s.judgeOnce(e)
 	case e.Session == 0:
-		return verdictApply, sessionResult{}
+		return Apply, Result{}
 	}
 	element, ok := s.byID[e.Session]
 	if !ok {
-		return verdictRefused, sessionResult{}
+		return Refused, Result{}
 	}
 	x := element.Value.(*session)
 	if e.Time-x.time > x.idle {
 		s.remove(element)
-		return verdictRefused, sessionResult{}
+		return Refused, Result{}
 	}
 	result, known := x.results[e.Sequence]
 	if known && !result.known {
-		return verdictWait, result
+		return Wait, result
 	}
 	s.touch(element, e)
 	if e.LowWater > x.lowWater {
@@ -118,45 +125,45 @@ func (s *sessions) judge(e *raft.Entry) (verdict, sessionResult) {
 	}
 	switch {
 	case known:
-		return verdictKnown, result
+		return Known, result
 	case e.Sequence < x.lowWater, e.Sequence == 0, len(x.results) >= maxResults:
-		return verdictRefused, sessionResult{} // the client said that it has the answer, or breaks the rules
+		return Refused, Result{} // the client said that it has the answer, or breaks the rules
 	}
-	x.results[e.Sequence] = sessionResult{id: e.ID}
-	return verdictApply, sessionResult{}
+	x.results[e.Sequence] = Result{ID: e.ID}
+	return Apply, Result{}
 }
 
-func (s *sessions) judgeOnce(e *raft.Entry) (verdict, sessionResult) {
+func (s *Table) judgeOnce(e *raft.Entry) (Verdict, Result) {
 	for first := s.onceOrder.Front(); first != nil; first = s.onceOrder.Front() {
 		if e.Time-first.Value.(*onceResult).time <= int64(onceWindow) {
 			break
 		}
 		s.removeOnce(first)
 	}
-	id, _, err := splitOnce(e.Data)
+	id, _, err := SplitOnce(e.Data)
 	if err != nil {
-		return verdictRefused, sessionResult{}
+		return Refused, Result{}
 	}
 	if element, ok := s.once[id]; ok {
 		result := element.Value.(*onceResult).result
 		if !result.known {
-			return verdictWait, result
+			return Wait, result
 		}
-		return verdictKnown, result
+		return Known, result
 	}
 	if s.onceOrder.Len() >= maxOnce {
 		s.removeOnce(s.onceOrder.Front())
 	}
-	s.once[id] = s.onceOrder.PushBack(&onceResult{key: id, time: e.Time, result: sessionResult{id: e.ID}})
-	return verdictApply, sessionResult{}
+	s.once[id] = s.onceOrder.PushBack(&onceResult{key: id, time: e.Time, result: Result{ID: e.ID}})
+	return Apply, Result{}
 }
 
-// store keeps the result of a command that judge let through. A session that a later entry of the batch has removed stays removed.
-func (s *sessions) store(e *raft.Entry, value []byte) {
-	result := sessionResult{id: e.ID, value: value, known: true}
+// Store keeps the result of a command that Judge let through. A session that a later entry of the batch has removed stays removed.
+func (s *Table) Store(e *raft.Entry, value []byte) {
+	result := Result{ID: e.ID, Value: value, known: true}
 	if e.Kind == raft.EntryOnce {
-		if id, _, err := splitOnce(e.Data); err == nil {
-			if element, ok := s.once[id]; ok && element.Value.(*onceResult).result.id == e.ID {
+		if id, _, err := SplitOnce(e.Data); err == nil {
+			if element, ok := s.once[id]; ok && element.Value.(*onceResult).result.ID == e.ID {
 				element.Value.(*onceResult).result = result
 				s.dirty[onceKey(id)] = true
 			}
@@ -168,14 +175,14 @@ func (s *sessions) store(e *raft.Entry, value []byte) {
 		return
 	}
 	x := element.Value.(*session)
-	if kept, ok := x.results[e.Sequence]; ok && kept.id == e.ID {
+	if kept, ok := x.results[e.Sequence]; ok && kept.ID == e.ID {
 		x.results[e.Sequence] = result
 		s.dirty[resultKey(x.id, e.Sequence)] = true
 	}
 }
 
-// register begins a session, whose id is the entry's index. The longest unused ones make room.
-func (s *sessions) register(e *raft.Entry) {
+// Register begins a session, whose id is the entry's index. The longest unused ones make room.
+func (s *Table) Register(e *raft.Entry) {
 	for first := s.used.Front(); first != nil; first = s.used.Front() {
 		x := first.Value.(*session)
 		if s.used.Len() < maxSessions && e.Time-x.time <= x.idle {
@@ -184,19 +191,19 @@ func (s *sessions) register(e *raft.Entry) {
 		s.remove(first)
 	}
 	idle := int64(binary.BigEndian.Uint64(append(make([]byte, 8), e.Data...)[len(e.Data):]))
-	x := &session{id: e.ID.Index, index: e.ID.Index, time: e.Time, idle: idle, results: map[uint64]sessionResult{}}
+	x := &session{id: e.ID.Index, index: e.ID.Index, time: e.Time, idle: idle, results: map[uint64]Result{}}
 	s.byID[x.id] = s.used.PushBack(x)
 	s.dirty[sessionKey(x.id)] = true
 }
 
-func (s *sessions) touch(element *list.Element, e *raft.Entry) {
+func (s *Table) touch(element *list.Element, e *raft.Entry) {
 	x := element.Value.(*session)
 	x.index, x.time = e.ID.Index, e.Time
 	s.used.MoveToBack(element)
 	s.dirty[sessionKey(x.id)] = true
 }
 
-func (s *sessions) remove(element *list.Element) {
+func (s *Table) remove(element *list.Element) {
 	x := s.used.Remove(element).(*session)
 	delete(s.byID, x.id)
 	s.dirty[sessionKey(x.id)] = true
@@ -205,7 +212,7 @@ func (s *sessions) remove(element *list.Element) {
 	}
 }
 
-func (s *sessions) removeOnce(element *list.Element) {
+func (s *Table) removeOnce(element *list.Element) {
 	x := s.onceOrder.Remove(element).(*onceResult)
 	delete(s.once, x.key)
 	s.dirty[onceKey(x.key)] = true
@@ -218,28 +225,31 @@ const (
 	oncePrefix    = "once/"
 )
 
+// IsOnce reports whether a record is of a proposal with an id of its own, not of a session.
+func IsOnce(record storage.SystemRecord) bool { return strings.HasPrefix(record.Key, oncePrefix) }
+
 func sessionKey(id uint64) string { return fmt.Sprintf("%s%016x", sessionPrefix, id) }
 func resultKey(id, sequence uint64) string {
 	return fmt.Sprintf("%s%016x/%016x", resultPrefix, id, sequence)
 }
 func onceKey(id string) string { return oncePrefix + id }
 
-// takeRecords returns the records that changed, in ascending order of keys.
-func (s *sessions) takeRecords() []SystemRecord {
+// TakeRecords returns the records that changed, in ascending order of keys.
+func (s *Table) TakeRecords() []storage.SystemRecord {
 	if len(s.dirty) == 0 {
 		return nil
 	}
-	records := make([]SystemRecord, 0, len(s.dirty))
+	records := make([]storage.SystemRecord, 0, len(s.dirty))
 	for key := range s.dirty {
-		records = append(records, SystemRecord{Key: key, Value: s.record(key)})
+		records = append(records, storage.SystemRecord{Key: key, Value: s.record(key)})
 	}
 	clear(s.dirty)
-	slices.SortFunc(records, func(a, b SystemRecord) int { return strings.Compare(a.Key, b.Key) })
+	slices.SortFunc(records, func(a, b storage.SystemRecord) int { return strings.Compare(a.Key, b.Key) })
 	return records
 }
 
-// allRecords returns the whole table.
-func (s *sessions) allRecords() []SystemRecord {
+// AllRecords returns the whole table.
+func (s *Table) AllRecords() []storage.SystemRecord {
 	for id, element := range s.byID {
 		s.dirty[sessionKey(id)] = true
 		for sequence := range element.Value.(*session).results {
@@ -249,11 +259,11 @@ func (s *sessions) allRecords() []SystemRecord {
 	for id := range s.once {
 		s.dirty[onceKey(id)] = true
 	}
-	return s.takeRecords()
+	return s.TakeRecords()
 }
 
 // record encodes what stands under a key now; nothing deletes it.
-func (s *sessions) record(key string) []byte {
+func (s *Table) record(key string) []byte {
 	if id, ok := strings.CutPrefix(key, oncePrefix); ok {
 		element, ok := s.once[id]
 		if !ok {
@@ -284,10 +294,10 @@ func (s *sessions) record(key string) []byte {
 	return binary.AppendUvarint(b, x.lowWater)
 }
 
-func appendResult(b []byte, r sessionResult) []byte {
-	b = binary.AppendUvarint(b, r.id.Term)
-	b = binary.AppendUvarint(b, r.id.Index)
-	return append(b, r.value...)
+func appendResult(b []byte, r Result) []byte {
+	b = binary.AppendUvarint(b, r.ID.Term)
+	b = binary.AppendUvarint(b, r.ID.Index)
+	return append(b, r.Value...)
 }
 
 var errSessionRecord = errors.New("a record of the session table is damaged")
@@ -309,9 +319,10 @@ func parseSessionKey(key string) (id, sequence uint64, isResult bool, err error)
 	return id, 0, false, nil
 }
 
-// loadSessions reads a table back. Records of others are ignored.
-func loadSessions(records []SystemRecord) (*sessions, error) {
-	s := newSessions()
+// Load reads a table back from its records, which may be any part of a node's: those of others are ignored. It returns an error if a record
+// is damaged.
+func Load(records []storage.SystemRecord) (*Table, error) {
+	s := New()
 	var all []*session
 	var once []*onceResult
 	byID := map[uint64]*session{}
@@ -325,7 +336,7 @@ func loadSessions(records []SystemRecord) (*sessions, error) {
 					return nil, err
 				}
 				in := uvarints{b: record.Value}
-				x := &session{id: id, index: in.next(), time: int64(in.next()), idle: int64(in.next()), lowWater: in.next(), results: map[uint64]sessionResult{}}
+				x := &session{id: id, index: in.next(), time: int64(in.next()), idle: int64(in.next()), lowWater: in.next(), results: map[uint64]Result{}}
 				if in.bad {
 					return nil, fmt.Errorf("%w: session %d", errSessionRecord, id)
 				}
@@ -355,7 +366,7 @@ func loadSessions(records []SystemRecord) (*sessions, error) {
 	for _, x := range all {
 		s.byID[x.id] = s.used.PushBack(x)
 	}
-	slices.SortFunc(once, func(a, b *onceResult) int { return compareUint(a.result.id.Index, b.result.id.Index) })
+	slices.SortFunc(once, func(a, b *onceResult) int { return compareUint(a.result.ID.Index, b.result.ID.Index) })
 	for _, x := range once {
 		s.once[x.key] = s.onceOrder.PushBack(x)
 	}
@@ -372,14 +383,14 @@ func compareUint(a, b uint64) int {
 	return 0
 }
 
-func splitResult(b []byte) (sessionResult, error) {
+func splitResult(b []byte) (Result, error) {
 	in := uvarints{b: b}
-	r := sessionResult{id: raft.LogID{Term: in.next(), Index: in.next()}, known: true}
-	if in.bad || r.id.Term == 0 || r.id.Index == 0 {
+	r := Result{ID: raft.LogID{Term: in.next(), Index: in.next()}, known: true}
+	if in.bad || r.ID.Term == 0 || r.ID.Index == 0 {
 		return r, errSessionRecord
 	}
 	if len(in.b) > 0 {
-		r.value = slices.Clone(in.b)
+		r.Value = slices.Clone(in.b)
 	}
 	return r, nil
 }
@@ -400,22 +411,23 @@ func (u *uvarints) next() uint64 {
 	return v
 }
 
-// joinOnce makes the data of an EntryOnce.
-func joinOnce(id string, data []byte) []byte {
+// JoinOnce makes the data of a raft.EntryOnce.
+func JoinOnce(id string, data []byte) []byte {
 	b := make([]byte, 0, len(id)+len(data)+binary.MaxVarintLen32)
 	b = binary.AppendUvarint(b, uint64(len(id)))
 	return append(append(b, id...), data...)
 }
 
-// splitOnce takes the data of an EntryOnce apart.
-func splitOnce(b []byte) (id string, data []byte, err error) {
+// SplitOnce takes the data of a raft.EntryOnce apart.
+func SplitOnce(b []byte) (id string, data []byte, err error) {
 	n, used := binary.Uvarint(b)
-	if used <= 0 || n == 0 || n > maxMessageID || uint64(len(b)-used) < n {
+	if used <= 0 || n == 0 || n > MaxMessageID || uint64(len(b)-used) < n {
 		return "", nil, errors.New("a proposal with an id that is not well-formed")
 	}
 	return string(b[used : used+int(n)]), b[used+int(n):], nil
 }
 
-func sessionData(idle time.Duration) []byte {
+// Registration makes the data of a raft.EntrySession: the session expires when the log's time has gone on by idle since its last entry.
+func Registration(idle time.Duration) []byte {
 	return binary.BigEndian.AppendUint64(nil, uint64(idle))
 }

@@ -19,12 +19,16 @@ type clients struct {
 	// final is the number of the first write after all faults were healed, goal the index of one that was acknowledged.
 	final, goal uint64
 	changed     int
+	// retried counts writes that were sent more than once and answered.
+	retried int
 }
 
 // operation is a call that waits for the core.
 type operation struct {
 	entry raft.Entry
-	read  *readOp
+	// done, if not nil, is given the entry's outcome, when there is one.
+	done func(outcome)
+	read *readOp
 	// do is what an operator asks of a leader.
 	do func(*raft.Engine, time.Time)
 }
@@ -33,6 +37,7 @@ type operation struct {
 type proposal struct {
 	id     raft.LogID
 	number uint64
+	done   func(outcome)
 }
 
 // readOp is a linearizable read: it must see at least what was acknowledged before it began.
@@ -41,6 +46,8 @@ type readOp struct {
 	index uint64
 	// peer, if not zero, waits for the index of a read of its own.
 	peer raft.ReplyTo
+	// done, if not nil, is called when the state is up to the index.
+	done func()
 }
 
 func (c *clients) begin() {
@@ -129,11 +136,13 @@ func (p *process) take(now time.Time, ops []operation) {
 		return // refused, or waits with its client
 	}
 	var entries []raft.Entry
+	var done []func(outcome)
 	for _, op := range ops {
 		if op.read != nil || op.do != nil || p.engine.LastLogID().Index-p.engine.Commit() > mostUncommitted {
 			continue
 		}
-		entries = append(entries, op.entry)
+		op.entry.Time = p.logTime(now)
+		entries, done = append(entries, op.entry), append(done, op.done)
 	}
 	if len(entries) > 0 {
 		first, ok := p.engine.Propose(now, entries)
@@ -141,12 +150,9 @@ func (p *process) take(now time.Time, ops []operation) {
 			p.w.fail("n%d leads but does not take proposals", p.index+1)
 			return
 		}
-		for i, entry := range entries {
-			if entry.Kind != raft.EntryCommand {
-				continue
-			}
+		for i := range entries {
 			id := raft.LogID{Term: first.Term, Index: first.Index + uint64(i)}
-			p.waiting = append(p.waiting, proposal{id: id, number: binary.BigEndian.Uint64(entry.Data)})
+			p.waiting = append(p.waiting, proposal{id: id, number: numberOf(&entries[i]), done: done[i]})
 		}
 	}
 	for _, op := range ops {
@@ -185,6 +191,7 @@ func (p *process) decide(r raft.ReadReady) {
 	op.index = r.Index
 	p.w.oracle.read(p, op)
 	p.w.clients.answered++
+	p.answerAt(op)
 }
 
 // settle acknowledges the proposals whose entries have been applied, and forgets those that others took the place of.
@@ -196,6 +203,9 @@ func (p *process) settle() {
 			kept = append(kept, waiting)
 		case p.disk.visible.has(waiting.id):
 			p.w.clients.acknowledged(p, waiting)
+			if o, ok := p.machine.outcomes[waiting.id.Index]; ok && waiting.done != nil {
+				waiting.done(o)
+			}
 		}
 	}
 	p.waiting = kept
@@ -212,4 +222,5 @@ func (c *clients) acknowledged(p *process, done proposal) {
 func (p *process) failWaiting() {
 	p.waiting = nil
 	p.reads = nil
+	p.parked = nil
 }

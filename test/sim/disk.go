@@ -23,6 +23,8 @@ type disk struct {
 	stalled time.Duration
 	// flushed is the state machine's durable last applied id.
 	flushed raft.LogID
+	// state is the state machine's durable state, as of flushed.
+	state   machineImage
 	life    int
 	durable func(seq uint64)
 }

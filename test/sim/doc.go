@@ -1,6 +1,7 @@
 // Package sim is a deterministic simulation of a cluster: the real engines and replicators on a virtual clock, with a network
 // that loses, delays, repeats and reorders, disks that forget what was not synced, processes that crash and pause, and
-// clients that write and read all the time.
+// clients that write and read all the time, some of them exactly once, in sessions of the real table (callers.go). What these saw is
+// judged by porcupine at the end (history.go).
 //
 // A run is a function of its seed. Everything random is drawn from it, and nothing else decides: no wall clock, no map
 // order, no goroutine. After each step of a node the oracle checks what Raft promises (invariants.go); at the end all faults are

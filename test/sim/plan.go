@@ -29,6 +29,8 @@ type plan struct {
 
 	clientGap time.Duration
 	reads     float64
+	// callGap is between two calls of a caller; sessionIdle is when its session expires.
+	callGap, sessionIdle time.Duration
 	// changes: clients change the membership, too.
 	changes bool
 	// snapshots: leaders build snapshots, and all purge their logs. transfers: leadership is handed over.
@@ -66,11 +68,13 @@ func newPlan(rng *rand.Rand) plan {
 		slowSyncs: pick(rng, 0, 0.05, 0.3),
 		clientGap: pick(rng, timeout/100, timeout/25, timeout/5),
 		reads:     pick(rng, 0.1, 0.5),
+		callGap:   pick(rng, timeout/10, timeout/3, timeout),
 	}
 	for i := range p.weights {
 		p.weights[i] = pick(rng, 0, 1, 1, 3)
 	}
 	p.weights[crashNode]++
+	p.sessionIdle = pick(rng, timeout/2, 2*timeout, 100*timeout)
 	p.membership, p.nodes = newMembership(rng)
 	p.changes = rng.IntN(3) == 0
 	p.snapshots = rng.IntN(2) == 0

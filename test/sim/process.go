@@ -33,6 +33,11 @@ type process struct {
 	waiting  []proposal
 	reads    map[raft.ReadID]readOp
 	lastRead raft.ReadID
+	// parked reads wait for the state to be up to their index.
+	parked  []readOp
+	machine machine
+	// lastTime is the newest log time that this life knows of.
+	lastTime int64
 	// building: a snapshot is on its way to the store.
 	building bool
 }
@@ -73,7 +78,8 @@ func (p *process) start() {
 	p.scheduled = false
 	p.replies = map[raft.ReplyTo]incoming{}
 	p.reads = map[raft.ReadID]readOp{}
-	p.applied = p.disk.flushed
+	p.applied, p.lastTime = p.disk.flushed, 0
+	p.load(p.disk.state)
 	p.disk.durable = func(seq uint64) {
 		p.inbox.durable = max(p.inbox.durable, seq)
 		p.wake()
@@ -88,6 +94,7 @@ func (p *process) start() {
 		w.fail("restart of n%d: %w", p.index+1, err)
 		return
 	}
+	p.noteTimes(p.disk.visible.entries[p.disk.visible.purged.Index:])
 	memberships := []raft.MembershipAt{{Membership: w.plan.membership}}
 	for _, entry := range p.disk.visible.entries {
 		if entry.Kind != raft.EntryMembership {
@@ -208,6 +215,7 @@ func (p *process) execute(before past, out raft.Output) {
 	if out.Write != nil {
 		w.trace.add(w.now, "writes", p.index, -1, out.Write.Seq, uint64(len(out.Write.Append)), out.Write)
 		p.disk.write(out.Write)
+		p.noteTimes(out.Write.Append)
 		w.oracle.written(p, out.Write)
 	}
 	w.oracle.commits(p, before)
@@ -288,6 +296,10 @@ func (p *process) receive(in incoming) {
 		})
 		return
 	}
+	if f, ok := in.request.(forwardRequest); ok {
+		p.ask(operation{entry: f.entry, done: func(o outcome) { in.reply(o, nil) }})
+		return
+	}
 	if len(p.inbox.rpc) >= maxInbox {
 		in.reply(nil, errBusy)
 		return
@@ -299,14 +311,14 @@ func (p *process) receive(in incoming) {
 // apply gives the state machine what may be applied.
 func (p *process) apply() {
 	upTo := p.engine.Applicable()
-	for index := p.applied.Index + 1; index <= upTo; index++ {
-		entry := p.disk.visible.entries[index-1]
-		p.w.oracle.applies(p, entry)
-		p.applied = entry.ID
+	for p.applied.Index < upTo && p.w.err == nil {
+		p.applySome(upTo)
 	}
 	p.settle()
+	clear(p.machine.outcomes)
+	p.unpark()
 	if p.w.chance(0.05) {
-		p.disk.flushed = p.applied // the state machine's own flush
+		p.flush() // the state machine's own
 	}
 	p.keepHouse()
 }

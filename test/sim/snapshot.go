@@ -15,10 +15,11 @@ type store struct {
 	made   int
 }
 
-// stored is one snapshot: the state at its last entry stands for itself, since state machines here are their logs.
+// stored is one snapshot.
 type stored struct {
 	ref        raft.SnapshotRef
 	membership raft.MembershipAt
+	state      machineImage
 }
 
 func (s *store) find() (stored, bool) {
@@ -45,7 +46,7 @@ func (p *process) build() {
 	}
 	p.building = true
 	w.store.made++
-	s := stored{ref: raft.SnapshotRef{Name: fmt.Sprint(w.store.made), Last: p.applied}, membership: p.membershipAt(p.applied)}
+	s := stored{ref: raft.SnapshotRef{Name: fmt.Sprint(w.store.made), Last: p.applied}, membership: p.membershipAt(p.applied), state: p.snapshot()}
 	life := p.life
 	w.after(w.between(0, w.plan.engine.ElectionTimeout), func() {
 		if p.life != life {
@@ -106,7 +107,8 @@ func (p *process) install(fetched []stored) bool {
 			continue
 		}
 		w.oracle.installs(p, s)
-		p.disk.flushed, p.applied = s.ref.Last, s.ref.Last
+		p.disk.flushed, p.disk.state, p.applied = s.ref.Last, s.state, s.ref.Last
+		p.load(s.state)
 		if !w.healed && w.chance(0.1) {
 			w.crashFor(p, w.between(0, w.plan.engine.ElectionTimeout))
 			return false
@@ -183,6 +185,7 @@ func (p *process) readThroughLeader(op readOp) {
 			op.index = response.index
 			p.w.oracle.read(p, op)
 			p.w.clients.answered++
+			p.answerAt(op)
 		}
 	})
 }

@@ -19,7 +19,7 @@ type Result struct {
 	// Hash is over all steps of the run: equal seeds give equal hashes.
 	Hash uint64
 	// What happened, to judge whether the run was worth anything.
-	Steps, Elections, Committed, Acked, Reads, Crashes int
+	Steps, Elections, Committed, Acked, Reads, Crashes, Calls, Retried int
 }
 
 // Run simulates one cluster. The same seed gives the same result.
@@ -43,6 +43,8 @@ type world struct {
 	net       network
 	clients   clients
 	oracle    oracle
+	effects   effects
+	history   history
 	store     store
 	trace     trace
 	err       error
@@ -60,6 +62,7 @@ func newWorld(seed uint64) *world {
 	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 1))}
 	w.plan = newPlan(w.rng)
 	w.oracle = newOracle(w)
+	w.effects = newEffects(w)
 	w.net = newNetwork(w)
 	w.clients = clients{w: w}
 	for i := range w.plan.nodes {
@@ -74,12 +77,16 @@ func (w *world) run() {
 		p.start()
 	}
 	w.clients.begin()
+	w.beginCalls()
 	w.scheduleFault()
 	w.after(w.plan.faultTime, w.heal)
 	for w.err == nil && len(w.events) > 0 && !w.clients.done {
 		e := heap.Pop(&w.events).(event)
 		w.now = e.at
 		e.do()
+	}
+	if err := w.history.check(); err != nil {
+		w.fail("%w", err)
 	}
 }
 
@@ -100,6 +107,7 @@ func (w *world) result() Result {
 	r := Result{
 		Seed: w.seed, Err: w.err, Hash: w.trace.hash, Steps: w.steps, Elections: len(w.oracle.leaders),
 		Committed: len(w.oracle.committed), Acked: w.clients.acked, Reads: w.clients.answered, Crashes: w.crashes,
+		Calls: len(w.history.ops), Retried: w.clients.retried,
 	}
 	if w.err != nil {
 		r.Trace = w.trace.String()

@@ -108,12 +108,19 @@ func (c *clients) change(p *process) {
 			change.Learners = append(change.Learners, q.self)
 		}
 	}
+	if without, needed := w.replace(current.Membership); needed && w.chance(0.5) {
+		change = without
+	}
 	if w.chance(0.5) {
 		change.If = &current.ID
 	}
 	change.Force = w.chance(0.7) // else most are refused: who was never a member has not caught up
 	c.changed++
-	p.ask(operation{do: func(e *raft.Engine, now time.Time) { _, _ = e.ChangeMembership(now, change) }})
+	p.ask(operation{do: func(e *raft.Engine, now time.Time) {
+		if !w.namesWiped(change) {
+			_, _ = e.ChangeMembership(now, change)
+		}
+	}})
 }
 
 // ask puts an operation into the inbox.

@@ -21,11 +21,12 @@ const (
 	slowLinks
 	depose
 	contest
+	loseDisk
 	faultKinds
 )
 
 func (k faultKind) String() string {
-	return [...]string{"crash", "crash many", "freeze", "busy core", "stall disk", "partition", "cut out", "cut in", "hide", "slow links", "depose", "contest"}[k]
+	return [...]string{"crash", "crash many", "freeze", "busy core", "stall disk", "partition", "cut out", "cut in", "hide", "slow links", "depose", "contest", "lose disk"}[k]
 }
 
 // contestTime is how many election timeouts a contested election gets until the network is itself again.
@@ -77,6 +78,8 @@ func (w *world) fault(kind faultKind) {
 				w.crashFor(p, length)
 			}
 		}
+	case loseDisk:
+		w.wipe(victim)
 	case freezeNode:
 		victim.frozen = max(victim.frozen, w.now+length)
 	case busyCore:

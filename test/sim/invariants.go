@@ -21,12 +21,14 @@ type oracle struct {
 	by        []uint64
 	// quorum is the configuration under which the last of them was committed, membership the newest committed one.
 	quorum, membership *raft.Membership
+	// membershipIndex is where membership stands in the log.
+	membershipIndex uint64
 	// acked is the greatest index of a write that was acknowledged to a client.
 	acked uint64
 }
 
 type ballot struct {
-	voter raft.NodeID
+	voter raft.Peer
 	term  uint64
 }
 
@@ -103,7 +105,7 @@ func (o *oracle) decided(p *process, before past, out raft.Output) {
 
 // votesOnce checks that nobody votes for two in a term (5.2).
 func (o *oracle) votesOnce(p *process, term uint64, candidate raft.NodeID) {
-	b := ballot{voter: p.self.ID, term: term}
+	b := ballot{voter: p.self, term: term}
 	if was, ok := o.votes[b]; ok && was != candidate {
 		o.w.fail("one vote a term (5.2): %s voted for %s and for %s in term %d", p.self.ID, was, candidate, term)
 	}
@@ -155,6 +157,7 @@ func (o *oracle) leads(p *process, term uint64) {
 		return
 	}
 	o.leaders[term] = p.index
+	o.checkWiped(p)
 	o.w.trace.add(o.w.now, "LEADS", p.index, -1, term, 0, nil)
 	// Of earlier terms only: who wins late, while a later term has its leader already, need not have what that one committed.
 	n := len(o.committed)
@@ -194,7 +197,7 @@ func (o *oracle) commits(p *process, before past) {
 		o.committed = append(o.committed, c)
 		o.by = append(o.by, visible.entries[commit-1].ID.Term) // a leader commits up to an entry of its own term
 		if entry := visible.entries[index-1]; entry.Kind == raft.EntryMembership {
-			o.membership = entry.Membership
+			o.membership, o.membershipIndex = entry.Membership, index
 		}
 		if index == commit {
 			o.quorum = before.membership
@@ -217,7 +220,7 @@ func (o *oracle) nothingLost() {
 func (o *oracle) durable(c committedEntry, m *raft.Membership) bool {
 	var voters, outgoing, have, outgoingHave int
 	for _, member := range m.Members {
-		has := o.w.net.find(member.Peer).disk.synced.holds(c)
+		has := o.w.diskOf(member.Peer).synced.holds(c)
 		if member.Voter {
 			voters++
 			if has {

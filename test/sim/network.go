@@ -57,6 +57,9 @@ func (n *network) call(from *process, to raft.Peer, request any, timeout time.Du
 		done(a)
 	}
 	target := n.find(to)
+	if w.wiped[to] != nil && w.chance(0.3) {
+		target = n.named(to.ID) // subjects carry the incarnation, but nothing may depend on that
+	}
 	w.after(timeout, func() { finish(answer{err: errTimeout}) })
 	if target == nil || n.hidden[from.index][target.index] {
 		w.after(w.plan.delay, func() { finish(answer{err: errNoResponders}) })
@@ -84,6 +87,16 @@ func (n *network) call(from *process, to raft.Peer, request any, timeout time.Du
 func (n *network) find(to raft.Peer) *process {
 	for _, p := range n.w.processes {
 		if p.self == to {
+			return p
+		}
+	}
+	return nil
+}
+
+// named returns the process under a name, with whatever directory.
+func (n *network) named(id raft.NodeID) *process {
+	for _, p := range n.w.processes {
+		if p.self.ID == id {
 			return p
 		}
 	}

@@ -79,6 +79,9 @@ func newPlan(rng *rand.Rand) plan {
 	p.changes = rng.IntN(3) == 0
 	p.snapshots = rng.IntN(2) == 0
 	p.transfers = rng.IntN(3) == 0
+	if !p.changes || rng.IntN(2) == 0 { // who has lost its disk would stay out for ever
+		p.weights[loseDisk] = 0
+	}
 	return p
 }
 

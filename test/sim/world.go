@@ -19,7 +19,7 @@ type Result struct {
 	// Hash is over all steps of the run: equal seeds give equal hashes.
 	Hash uint64
 	// What happened, to judge whether the run was worth anything.
-	Steps, Elections, Committed, Acked, Reads, Crashes, Calls, Retried int
+	Steps, Elections, Committed, Acked, Reads, Crashes, Calls, Retried, Wipes int
 }
 
 // Run simulates one cluster. The same seed gives the same result.
@@ -51,6 +51,9 @@ type world struct {
 	healed    bool
 	steps     int
 	crashes   int
+	// wiped are the disks that were lost, by whose they were.
+	wiped map[raft.Peer]*disk
+	wipes int
 }
 
 // epoch is when virtual time begins. Any fixed time does.
@@ -59,7 +62,7 @@ var epoch = time.Unix(1_000_000_000, 0)
 func (w *world) time() time.Time { return epoch.Add(w.now) }
 
 func newWorld(seed uint64) *world {
-	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 1))}
+	w := &world{seed: seed, wiped: map[raft.Peer]*disk{}, rng: rand.New(rand.NewPCG(seed, 1))}
 	w.plan = newPlan(w.rng)
 	w.oracle = newOracle(w)
 	w.effects = newEffects(w)
@@ -107,7 +110,7 @@ func (w *world) result() Result {
 	r := Result{
 		Seed: w.seed, Err: w.err, Hash: w.trace.hash, Steps: w.steps, Elections: len(w.oracle.leaders),
 		Committed: len(w.oracle.committed), Acked: w.clients.acked, Reads: w.clients.answered, Crashes: w.crashes,
-		Calls: len(w.history.ops), Retried: w.clients.retried,
+		Calls: len(w.history.ops), Retried: w.clients.retried, Wipes: w.wipes,
 	}
 	if w.err != nil {
 		r.Trace = w.trace.String()

@@ -71,7 +71,7 @@ func (c *clients) next() {
 		return
 	}
 	switch {
-	case w.plan.changes && !w.healed && w.chance(0.1):
+	case w.plan.changes && !w.healed && w.chance(w.changeRate()):
 		c.change(p)
 	case w.plan.transfers && !w.healed && w.chance(0.03):
 		to := w.processes[w.rng.IntN(len(w.processes))].self.ID
@@ -95,6 +95,14 @@ func (c *clients) write() raft.Entry {
 	return raft.Entry{Kind: raft.EntryCommand, Data: binary.BigEndian.AppendUint64(nil, c.last)}
 }
 
+// changeRate is how often clients change the membership: more often when somebody waits to be replaced.
+func (w *world) changeRate() float64 {
+	if len(w.wiped) > 0 {
+		return 0.3
+	}
+	return 0.1
+}
+
 // change asks for another membership: any set of voters and learners, the leader need not be among them.
 func (c *clients) change(p *process) {
 	w := c.w
@@ -108,8 +116,8 @@ func (c *clients) change(p *process) {
 			change.Learners = append(change.Learners, q.self)
 		}
 	}
-	if without, needed := w.replace(current.Membership); needed && w.chance(0.5) {
-		change = without
+	if replaced, needed := w.replace(current.Membership); needed && w.chance(0.7) {
+		change = replaced
 	}
 	if w.chance(0.5) {
 		change.If = &current.ID

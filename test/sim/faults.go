@@ -149,7 +149,8 @@ func (w *world) patience() time.Duration {
 		first = min(first, p.disk.flushed.Index)
 	}
 	entry := 4*w.plan.delay + 2*w.plan.syncTime + time.Millisecond
-	return 20*w.plan.engine.ElectionTimeout + time.Duration(lag-min(lag, first))*entry
+	timeouts := 20 + 10*time.Duration(w.wipes) // two changes for each
+	return timeouts*w.plan.engine.ElectionTimeout + time.Duration(lag-min(lag, first))*entry
 }
 
 // heal ends all faults and asks the cluster to show that it lives.
@@ -179,9 +180,10 @@ func (w *world) heal() {
 	w.prove()
 }
 
-// prove waits until a write is acknowledged that began after the healing, and every member has applied it.
+// prove waits until a write is acknowledged that began after the healing, every member has applied it, and who has lost its disk is a
+// member again.
 func (w *world) prove() {
-	w.clients.done = w.clients.goal > 0
+	w.clients.done = w.clients.goal > 0 && !w.replaceWiped()
 	for _, p := range w.processes {
 		if p.applied.Index < w.clients.goal && w.member(p) {
 			w.clients.done = false
@@ -211,6 +213,9 @@ func (w *world) whyNotAlive() string {
 		return s + "nobody leads"
 	case w.clients.goal == 0:
 		return s + string(leader.self.ID) + " leads, but writes are not acknowledged"
+	}
+	if _, needed := w.replace(w.oracle.membership); needed {
+		s += "who has lost its disk is not in " + w.oracle.membership.String() + " again; "
 	}
 	for _, p := range w.processes {
 		if p.applied.Index < w.clients.goal && w.member(p) {

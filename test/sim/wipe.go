@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"time"
 
 	"quorate/node/raft"
 )
@@ -57,7 +58,7 @@ func (w *world) diskOf(to raft.Peer) *disk {
 	return w.net.find(to).disk
 }
 
-// replace is a change that takes the names out that have lost their disks. A later one adds them again.
+// replace is a change that takes the names out that have lost their disks, or, once they are out, adds them with their new ones.
 func (w *world) replace(current *raft.Membership) (change raft.Change, needed bool) {
 	for _, member := range current.Members {
 		switch {
@@ -69,7 +70,25 @@ func (w *world) replace(current *raft.Membership) (change raft.Change, needed bo
 			change.Learners = append(change.Learners, member.Peer)
 		}
 	}
+	for _, p := range w.processes {
+		if _, named := current.Find(p.self.ID); p.self != peer(p.index) && !named {
+			change.Voters, needed = append(change.Voters, p.self), true
+		}
+	}
 	return change, needed
+}
+
+// replaceWiped goes on to replace those who have lost their disks, as an operator does, and reports whether there is still one.
+func (w *world) replaceWiped() bool {
+	_, needed := w.replace(w.oracle.membership)
+	if p := w.leader(); needed && p != nil {
+		p.ask(operation{do: func(e *raft.Engine, now time.Time) {
+			change, _ := w.replace(e.Membership())
+			change.Force = true
+			_, _ = e.ChangeMembership(now, change) // again and again, until it is done
+		}})
+	}
+	return needed
 }
 
 // namesWiped reports whether a change names a directory that has been lost since it was thought of: no operator knows of it then.

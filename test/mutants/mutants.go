@@ -8,7 +8,7 @@ import (
 // mutant is a bug to plant.
 type mutant struct {
 	name string
-	// patches change files of node/raft.
+	// patches change files of node/raft, or of packages beside it.
 	patches []patch
 	by      killer
 	// quick ones are planted by default, the others with -mutants.
@@ -24,6 +24,9 @@ const (
 	// engineTests: the tests in node/raft, for what takes too rare a meeting of chances to wait for, or harms no safety.
 	engineTests
 )
+
+// sessionTable is the file of the session table.
+const sessionTable = "../sessions/table.go"
 
 // patch replaces a text that must stand in the file exactly once.
 type patch struct {
@@ -181,4 +184,36 @@ var mutants = []mutant{
 	{"lost first probe taken for a peer without a log", []patch{
 		{"replicator.go", "r.restart(f.prev.Index + 1)\n\tr.paused = true", "r.restart(r.matched.Index + 1)\n\tr.paused = true"},
 	}, engineTests, false},
+	{"results of sessions forgotten by a restart or a snapshot (rule 11)", []patch{
+		{sessionTable, "byID[id].results[sequence] = result", "_ = result"},
+	}, simulator, true},
+	{"message ids forgotten by a restart or a snapshot (rule 11)", []patch{
+		{sessionTable, "once = append(once, x)", "_ = x"},
+	}, simulator, false},
+	{"retry applied again (rule 11)", []patch{
+		{sessionTable, "\tcase known:\n\t\treturn Known, result\n", "\tcase known:\n\t\treturn Apply, Result{}\n"},
+	}, simulator, false},
+	{"late copy applied again, below the low-water mark (rule 11)", []patch{
+		{sessionTable, "case e.Sequence < x.lowWater, e.Sequence == 0,", "case e.Sequence == 0,"},
+	}, simulator, false},
+	{"proposal of an expired session applied (rule 11)", []patch{
+		{sessionTable, "if !ok {\n\t\treturn Refused, Result{}\n\t}\n\tx := element", "if !ok {\n\t\treturn Apply, Result{}\n\t}\n\tx := element"},
+	}, simulator, false},
+	{"session expires by the replica's own clock (rule 11)", []patch{
+		{sessionTable, "type Table struct {", "type Table struct {\n\town int64"},
+		{sessionTable, "if e.Time-x.time > x.idle {", "if s.own += int64(time.Millisecond); e.Time+s.own-x.time > x.idle {"},
+	}, simulator, false},
+	{"results of sessions left out of snapshots (rule 11)", []patch{
+		{sessionTable, "for sequence := range element.Value.(*session).results {\n\t\t\ts.dirty", "for sequence := range element.Value.(*session).results {\n\t\t\tcontinue\n\t\t\ts.dirty"},
+	}, simulator, false},
+	{"vote of a directory that is not the voter's counted (rule 10)", []patch{
+		{"election.go", "(resp.Granted && resp.Term != c.term) || !e.Membership().IsVoter(resp.From) {",
+			"(resp.Granted && resp.Term != c.term) {"},
+	}, simulator, false},
+	{"acknowledgement of a wiped node counted under its old name (rule 10)", []patch{
+		{"replicator.go", "resp.From != r.target.Peer ||", "resp.From.ID != r.target.Peer.ID ||"},
+	}, simulator, true},
+	{"wiped node has a vote by its name alone (rule 10)", []patch{
+		{"membership.go", "return ok && member.Peer == p && !member.Learner()", "return ok && !member.Learner()"},
+	}, simulator, false},
 }

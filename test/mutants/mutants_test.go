@@ -102,7 +102,7 @@ func build(t *testing.T, m mutant, pkg string) string {
 	}
 	replace := map[string]string{}
 	for file, source := range patched(t, m) {
-		path := filepath.Join(dir, file)
+		path := filepath.Join(dir, filepath.Base(file))
 		if err := os.WriteFile(path, []byte(source), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,43 @@
+package telemetry
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// headers carry a W3C trace context in the headers of a NATS message, whose names are case-sensitive: they stay in lower case, as the
+// recommendation writes them.
+type headers map[string][]string
+
+func (h headers) Get(key string) string {
+	if values := h[key]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+func (h headers) Set(key, value string) { h[key] = []string{value} }
+
+func (h headers) Keys() []string {
+	keys := make([]string, 0, len(h))
+	for key := range h {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// Inject puts a span context into the headers of a message, which must not be nil.
+func Inject(header map[string][]string, sc trace.SpanContext) {
+	propagation.TraceContext{}.Inject(trace.ContextWithSpanContext(context.Background(), sc), headers(header))
+}
+
+// Extract reads the span context of a message's sender; the zero one if there is none, or if it is malformed.
+func Extract(header map[string][]string) trace.SpanContext {
+	if len(header) == 0 || len(header["traceparent"]) == 0 {
+		return trace.SpanContext{}
+	}
+	ctx := propagation.TraceContext{}.Extract(context.Background(), headers(header))
+	return trace.SpanContextFromContext(ctx)
+}

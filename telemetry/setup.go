@@ -1,0 +1,138 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"go.opentelemetry.io/contrib/exporters/autoexport"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/prometheus"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	client "github.com/prometheus/client_golang/prometheus"
+)
+
+// Attributes of the resource: whose spans and metrics they are.
+const (
+	ClusterKey = attribute.Key("quorate.cluster")
+	NodeKey    = attribute.Key("quorate.node")
+)
+
+// SetupOptions say who records, and what is wanted beside what the OTEL_* variables ask for.
+type SetupOptions struct {
+	// Service is the resource's service.name, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES give another. Default: "quorate".
+	Service string
+	// Version of the service.
+	Version string
+	// Cluster and Node; Node is empty for a client.
+	Cluster, Node string
+	// Processors get the spans too, also when no OTEL_* variable asks for an exporter: then of those requests only whose sender is sampled.
+	Processors []sdktrace.SpanProcessor
+	// Registerer, if not nil, has the metrics collected for Prometheus.
+	Registerer client.Registerer
+	// Logger gets what goes wrong with the telemetry. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Providers are what Setup made.
+type Providers struct {
+	Tracer *sdktrace.TracerProvider
+	Meter  *sdkmetric.MeterProvider
+	// Telemetry records to them.
+	Telemetry *Telemetry
+}
+
+// Setup makes providers by the OTEL_* environment variables. Without any, nothing is exported, and only requests whose sender is sampled are
+// traced (for the processors of the options). Sampling is based on the parent always; OTEL_TRACES_SAMPLER decides about roots.
+// Errors are those of a variable that makes no sense.
+func Setup(ctx context.Context, o SetupOptions) (*Providers, error) {
+	if o.Service == "" {
+		o.Service = "quorate"
+	}
+	res, err := o.resource(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("telemetry: resource: %w", err)
+	}
+	traces := []sdktrace.TracerProviderOption{sdktrace.WithResource(res)}
+	exports := asked("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+	if exports {
+		exporter, err := autoexport.NewSpanExporter(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("telemetry: exporter of spans: %w", err)
+		}
+		if exports = !autoexport.IsNoneSpanExporter(exporter); exports {
+			traces = append(traces, sdktrace.WithBatcher(exporter))
+		}
+	}
+	switch {
+	case !exports:
+		traces = append(traces, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.NeverSample())))
+	case os.Getenv("OTEL_TRACES_SAMPLER") == "":
+		traces = append(traces, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())))
+	}
+	for _, p := range o.Processors {
+		traces = append(traces, sdktrace.WithSpanProcessor(p))
+	}
+	p := &Providers{Tracer: sdktrace.NewTracerProvider(traces...)}
+	metrics := []sdkmetric.Option{sdkmetric.WithResource(res)}
+	readers := 0
+	if asked("OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") {
+		reader, err := autoexport.NewMetricReader(ctx)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("telemetry: exporter of metrics: %w", err), p.Tracer.Shutdown(ctx))
+		}
+		if !autoexport.IsNoneMetricReader(reader) {
+			metrics = append(metrics, sdkmetric.WithReader(reader))
+			readers++
+		}
+	}
+	if o.Registerer != nil {
+		reader, err := prometheus.New(prometheus.WithRegisterer(o.Registerer))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("telemetry: metrics for Prometheus: %w", err), p.Tracer.Shutdown(ctx))
+		}
+		metrics = append(metrics, sdkmetric.WithReader(reader))
+		readers++
+	}
+	p.Meter = sdkmetric.NewMeterProvider(metrics...)
+	options := Options{TracerProvider: p.Tracer, NoRoots: !exports, Logger: o.Logger}
+	if readers > 0 {
+		options.MeterProvider = p.Meter
+	}
+	p.Telemetry = New(options)
+	return p, nil
+}
+
+// Shutdown exports what is left and ends the exporters. It blocks until that is done or the context ends.
+func (p *Providers) Shutdown(ctx context.Context) error {
+	return errors.Join(p.Tracer.Shutdown(ctx), p.Meter.Shutdown(ctx))
+}
+
+func (o *SetupOptions) resource(ctx context.Context) (*resource.Resource, error) {
+	attributes := []attribute.KeyValue{attribute.String("service.name", o.Service)}
+	if o.Version != "" {
+		attributes = append(attributes, attribute.String("service.version", o.Version))
+	}
+	if o.Cluster != "" {
+		attributes = append(attributes, ClusterKey.String(o.Cluster))
+	}
+	if o.Node != "" {
+		attributes = append(attributes, NodeKey.String(o.Node), attribute.String("service.instance.id", o.Cluster+"/"+o.Node))
+	}
+	// What the variables say comes last, so that it wins.
+	return resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(attributes...), resource.WithFromEnv())
+}
+
+func asked(variables ...string) bool {
+	for _, v := range variables {
+		if os.Getenv(v) != "" {
+			return true
+		}
+	}
+	return false
+}

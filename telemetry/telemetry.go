@@ -1,0 +1,107 @@
+package telemetry
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+)
+
+// Scope is the name of the instrumentation scope of all spans and instruments.
+const Scope = "quorate"
+
+// GoroutineKey is the attribute that names the goroutine of a span, as the design does.
+const GoroutineKey = attribute.Key("quorate.goroutine")
+
+// Options say where spans and metrics go. The zero value is off.
+type Options struct {
+	// TracerProvider gets the spans; nil for none.
+	TracerProvider trace.TracerProvider
+	// MeterProvider gets the metrics; nil for none.
+	MeterProvider metric.MeterProvider
+	// NoRoots: only requests whose sender is sampled are traced. Nothing begins a trace here, whatever the provider's sampler would say, so
+	// that what is not traced costs nothing at all.
+	NoRoots bool
+	// Logger gets what goes wrong with the telemetry. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Telemetry records what happens. It is safe from several goroutines, and off when it is nil.
+type Telemetry struct {
+	tracer trace.Tracer
+	meter  metric.Meter
+	traces bool
+	roots  bool
+	logger *slog.Logger
+}
+
+// New returns what records to the providers of the options.
+func New(o Options) *Telemetry {
+	t := &Telemetry{traces: o.TracerProvider != nil, roots: o.TracerProvider != nil && !o.NoRoots, logger: o.Logger}
+	if o.TracerProvider == nil {
+		o.TracerProvider = tracenoop.NewTracerProvider()
+	}
+	if o.MeterProvider == nil {
+		o.MeterProvider = metricnoop.NewMeterProvider()
+	}
+	if t.logger == nil {
+		t.logger = slog.Default()
+	}
+	t.tracer, t.meter = o.TracerProvider.Tracer(Scope), o.MeterProvider.Meter(Scope)
+	return t
+}
+
+// Meter makes instruments; those of a Telemetry that is off record nothing.
+func (t *Telemetry) Meter() metric.Meter {
+	if t == nil {
+		return metricnoop.NewMeterProvider().Meter(Scope)
+	}
+	return t.meter
+}
+
+// Logger gets what goes wrong with the telemetry.
+func (t *Telemetry) Logger() *slog.Logger {
+	if t == nil {
+		return slog.Default()
+	}
+	return t.logger
+}
+
+// Records reports whether anything below a parent is recorded: the parent is sampled, or there is none and traces may begin here.
+func (t *Telemetry) Records(parent trace.SpanContext) bool {
+	if t == nil || !t.traces {
+		return false
+	}
+	if parent.IsValid() {
+		return parent.IsSampled()
+	}
+	return t.roots
+}
+
+// Begin begins a span in a goroutine, below a parent, or as the root of a trace if the parent is the zero one. A zero at means now. The
+// Span is zero if it is not sampled.
+func (t *Telemetry) Begin(parent trace.SpanContext, name, goroutine string, at time.Time, options ...trace.SpanStartOption) Span {
+	if !t.Records(parent) {
+		return Span{}
+	}
+	options = append(options, trace.WithAttributes(GoroutineKey.String(goroutine)))
+	if !at.IsZero() {
+		options = append(options, trace.WithTimestamp(at))
+	}
+	ctx := trace.ContextWithSpanContext(context.Background(), parent)
+	_, span := t.tracer.Start(ctx, name, options...)
+	if !span.IsRecording() {
+		return Span{}
+	}
+	return Span{span: span}
+}
+
+// Record records a span that is over.
+func (t *Telemetry) Record(parent trace.SpanContext, name, goroutine string, from, to time.Time, options ...trace.SpanStartOption) {
+	t.Begin(parent, name, goroutine, from, options...).End(to, nil)
+}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"quorate/node/raft"
 )
 
@@ -60,6 +62,8 @@ type Incoming struct {
 	From raft.Peer
 	// Arrived is when it reached this process; timers judge by it.
 	Arrived time.Time
+	// Trace is the sender's span, or the zero one if it is not traced.
+	Trace trace.SpanContext
 	// Reply sends the response. It must be called exactly once, from any goroutine, and does not block.
 	Reply func(Response)
 	// Refuse sends a refusal instead. The caller of Call sees a *RefusedError.
@@ -89,4 +93,10 @@ type Transport interface {
 	// Close stops handing on requests, fails all calls that wait with ErrClosed, and releases everything. It waits
 	// for its goroutines.
 	Close(ctx context.Context) error
+}
+
+// TraceCarrier is a Transport that carries a span context beside a request. The receiver finds it in Incoming.Trace.
+type TraceCarrier interface {
+	// CallTraced is Call with the sender's span.
+	CallTraced(to raft.Peer, req Request, span trace.SpanContext, timeout time.Duration, done func(Answer))
 }

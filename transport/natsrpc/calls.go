@@ -45,7 +45,7 @@ func openCalls(nc *nats.Conn, decode func([]byte, time.Time) transport.Answer) (
 	return c, nil
 }
 
-func (c *calls) send(subject string, b []byte, timeout time.Duration, done func(transport.Answer)) {
+func (c *calls) send(subject string, header nats.Header, b []byte, timeout time.Duration, done func(transport.Answer)) {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -56,7 +56,14 @@ func (c *calls) send(subject string, b []byte, timeout time.Duration, done func(
 	id := c.last
 	c.waiting[id] = call{done: done, timer: time.AfterFunc(timeout, func() { c.finish(id, failed(transport.ErrTimeout)) })}
 	c.mu.Unlock()
-	switch err := c.nc.PublishRequest(subject, c.inbox+strconv.FormatUint(id, 36), b); {
+	inbox := c.inbox + strconv.FormatUint(id, 36)
+	var err error
+	if header == nil {
+		err = c.nc.PublishRequest(subject, inbox, b)
+	} else {
+		err = c.nc.PublishMsg(&nats.Msg{Subject: subject, Reply: inbox, Header: header, Data: b})
+	}
+	switch {
 	case err == nil:
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrReconnectBufExceeded):
 		c.finishApart(id, failed(transport.ErrDisconnected))

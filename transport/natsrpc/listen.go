@@ -61,6 +61,7 @@ func (t *Transport) request(m *nats.Msg) {
 		Request: req,
 		From:    from,
 		Arrived: arrived,
+		Trace:   ExtractTrace(m.Header),
 		Reply:   func(r transport.Response) { t.reply(m, r) },
 		Refuse:  func(reason string) { t.reply(m, &transport.Refusal{Reason: reason}) },
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
 
 	"quorate/node/raft"
 	"quorate/transport"
@@ -75,6 +76,20 @@ func (t *Transport) Refused() map[string]uint64 { return t.gate.Refused() }
 
 // Call sends a request to a peer; done gets the answer.
 func (t *Transport) Call(to raft.Peer, req transport.Request, timeout time.Duration, done func(transport.Answer)) {
+	t.call(to, req, nil, timeout, done)
+}
+
+// CallTraced is Call with the sender's span, in the headers of the message.
+func (t *Transport) CallTraced(to raft.Peer, req transport.Request, span trace.SpanContext, timeout time.Duration, done func(transport.Answer)) {
+	var header nats.Header
+	if span.IsSampled() {
+		header = nats.Header{}
+		InjectTrace(header, span)
+	}
+	t.call(to, req, header, timeout, done)
+}
+
+func (t *Transport) call(to raft.Peer, req transport.Request, header nats.Header, timeout time.Duration, done func(transport.Answer)) {
 	rpc, ok := rpcOf(req)
 	if !ok {
 		t.calls.fail(fmt.Errorf("call %s: %T is no request", to.ID, req), done)
@@ -93,7 +108,7 @@ func (t *Transport) Call(to raft.Peer, req transport.Request, timeout time.Durat
 		t.calls.fail(fmt.Errorf("call %s: a message of %d bytes is over the NATS server's limit of %d: raise its max_payload", to.ID, len(b), limit), done)
 		return
 	}
-	t.calls.send(t.subject(to, rpc), b, timeout, done)
+	t.calls.send(t.subject(to, rpc), header, b, timeout, done)
 }
 
 // Close stops everything and waits for it. It must not be called from within a handler or a done.

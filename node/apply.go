@@ -120,6 +120,7 @@ collect:
 		stored = true
 		return c.sessionRecords(entries, others, results)
 	}
+	began := c.tracing.applying()
 	results, err := applySafely(c.sm, batch)
 	if err != nil {
 		return 0, fmt.Errorf("state machine at entries %d to %d: %w", entries[0].ID.Index, batch.Last.Index, err)
@@ -130,6 +131,7 @@ collect:
 	if !stored {
 		c.sessionRecords(entries, others, results)
 	}
+	c.tracing.applied(entries, began)
 	c.applied, c.appliedTime = batch.Last, max(c.appliedTime, entries[n-1].Time)
 	next := 0
 	for i := range entries {

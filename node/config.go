@@ -12,6 +12,7 @@ import (
 	"quorate/node/raft"
 	"quorate/storage"
 	"quorate/storage/objectstore"
+	"quorate/telemetry"
 	"quorate/transport"
 )
 
@@ -34,6 +35,8 @@ type Config struct {
 	Prefix string
 	// Logger gets what an operator must know. Default: slog.Default().
 	Logger *slog.Logger
+	// Telemetry gets spans and metrics of what the node does. Default: none, at no cost.
+	Telemetry *telemetry.Telemetry
 
 	// HeartbeatInterval is how often a leader makes itself known. Default: 50 ms.
 	HeartbeatInterval time.Duration

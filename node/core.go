@@ -55,6 +55,7 @@ type raftCore struct {
 	fail    func(error)
 	reads   readWaiters
 	replies replies
+	tracing tracing
 	// applied is the log id of the newest entry that the state machine has.
 	applied raft.LogID
 	// appliedTime is its log time.
@@ -192,6 +193,7 @@ func (c *raftCore) step() error {
 		}
 	}
 	for _, r := range d.rpc {
+		c.tracing.received(&r, now)
 		to := c.replies.keep(r)
 		switch req := r.Request.(type) {
 		case *raft.AppendRequest:
@@ -221,6 +223,7 @@ func (c *raftCore) takeRequests(now time.Time) {
 	if len(requests) == 0 {
 		return
 	}
+	c.tracing.queued(requests, now)
 	if c.engine.Role() != raft.Leader || c.engine.Transferring() {
 		c.forward(requests)
 		return
@@ -245,6 +248,7 @@ func (c *raftCore) takeRequests(now time.Time) {
 			r.pending.id = first
 			first.Index++
 			c.proposals.add(r.pending)
+			c.tracing.proposed(r.pending.trace, r.pending.id)
 		}
 	}
 	if len(reads) > 0 {
@@ -255,6 +259,7 @@ func (c *raftCore) takeRequests(now time.Time) {
 // execute does what the engine decided: one write to the log, one nudge for each worker, the replies, one slice of
 // applying.
 func (c *raftCore) execute(ctx context.Context, out raft.Output) error {
+	c.tracing.advance(c.engine, c.durableSeq)
 	if out.Write != nil {
 		if err := c.write(out.Write); err != nil {
 			return err
@@ -320,6 +325,7 @@ func (c *raftCore) refuse(violation string) {
 // write gives a change to the log store. The leader encodes its own entries here, once: the same bytes go to every disk
 // and wire.
 func (c *raftCore) write(w *raft.Write) error {
+	c.tracing.wrote(w)
 	for i := range w.Append {
 		entry := &w.Append[i]
 		if entry.Raw == nil {
@@ -344,7 +350,7 @@ func (c *raftCore) write(w *raft.Write) error {
 }
 
 func (c *raftCore) sendVote(v raft.SendVote) {
-	c.transport.Call(v.To, &v.Request, c.cfg.ElectionTimeout, func(a transport.Answer) {
+	callTraced(c.transport, v.To, &v.Request, c.tracing.vote(&v), c.cfg.ElectionTimeout, func(a transport.Answer) {
 		resp, ok := a.Response.(*raft.VoteResponse)
 		if a.Err != nil || !ok {
 			return // a vote that does not come is not given
@@ -419,6 +425,8 @@ func (c *raftCore) startWorker(ctx context.Context, t raft.Target) {
 		newest:     t,
 		timeout:    2 * c.cfg.ElectionTimeout,
 		logger:     c.logger,
+		telemetry:  c.cfg.Telemetry,
+		sampled:    c.tracing.entries,
 	}
 	c.group.Go(func() { w.run(ctx) })
 }
@@ -435,6 +443,7 @@ func (c *raftCore) end() {
 	c.proposals.failAll(ErrStopped)
 	c.reads.failAll(ErrStopped)
 	c.replies.refuseAll("node is stopped")
+	c.tracing.end()
 	for _, w := range c.workers {
 		w.stop()
 	}

@@ -36,7 +36,7 @@ func (c *raftCore) forward(requests []request) {
 func (c *raftCore) handOn(leader raft.Peer, p *Pending) {
 	e := &p.entry
 	req := &transport.ProposeRequest{Kind: e.Kind, Data: e.Data, Session: e.Session, Sequence: e.Sequence, LowWater: e.LowWater}
-	c.transport.Call(leader, req, forwardTimeout, func(a transport.Answer) {
+	callTraced(c.transport, leader, req, p.trace.handingOn(leader.ID), forwardTimeout, func(a transport.Answer) {
 		p.resolve(forwarded(a))
 	})
 }
@@ -112,9 +112,13 @@ func (n *Node) takeForwarded(in transport.Incoming) {
 			then:  func(o outcome) { in.Reply(n.proposeResponse(o)) },
 		}
 	}
+	if in.Trace.IsSampled() {
+		r.trace(n, in.Trace)
+	}
 	select {
 	case n.in.api <- r:
 	default:
+		r.pending.trace.end(Result{}, ErrBusy)
 		in.Refuse(ErrBusy.Error())
 	}
 }

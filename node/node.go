@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
 
 	"quorate/node/raft"
 	"quorate/storage"
@@ -205,10 +206,13 @@ func (n *Node) propose(ctx context.Context, entry raft.Entry) (Result, error) {
 		return Result{}, err
 	}
 	p := newPending(entry)
-	if err := n.hand(ctx, request{pending: p}); err != nil {
+	r := request{pending: p}
+	r.trace(n, trace.SpanContextFromContext(ctx))
+	if err := n.hand(ctx, r); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", ErrBusy, err)
 		}
+		p.trace.end(Result{}, err)
 		return Result{}, err
 	}
 	return n.await(ctx, p)
@@ -236,21 +240,26 @@ func (n *Node) Submit(data []byte) (*Pending, error) {
 	if err := n.admit(data); err != nil {
 		return nil, err
 	}
-	return n.submit(request{pending: newPending(raft.Entry{Kind: raft.EntryCommand, Data: data}), local: true})
+	return n.submit(trace.SpanContext{}, request{pending: newPending(raft.Entry{Kind: raft.EntryCommand, Data: data}), local: true})
 }
 
 // SubmitRead is ReadIndex without the wait: Pending.Wait returns when a read of the state machine is linearizable.
-func (n *Node) SubmitRead() (*Pending, error) {
+func (n *Node) SubmitRead() (*Pending, error) { return n.SubmitReadTraced(context.Background()) }
+
+// SubmitReadTraced is SubmitRead below the context's span. It looks at nothing else of the context.
+func (n *Node) SubmitReadTraced(ctx context.Context) (*Pending, error) {
 	if err := n.admit(nil); err != nil {
 		return nil, err
 	}
-	return n.submit(request{pending: newPending(raft.Entry{}), read: true, local: true})
+	return n.submit(trace.SpanContextFromContext(ctx), request{pending: newPending(raft.Entry{}), read: true, local: true})
 }
 
-func (n *Node) submit(r request) (*Pending, error) {
+func (n *Node) submit(parent trace.SpanContext, r request) (*Pending, error) {
+	r.trace(n, parent)
 	select {
 	case n.in.api <- r:
 	default:
+		r.pending.trace.end(Result{}, ErrBusy)
 		return nil, ErrBusy
 	}
 	select {
@@ -267,7 +276,10 @@ func (n *Node) submit(r request) (*Pending, error) {
 // has applied that far. The result is the read index.
 func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 	p := newPending(raft.Entry{})
-	if err := n.hand(ctx, request{pending: p, read: true}); err != nil {
+	r := request{pending: p, read: true}
+	r.trace(n, trace.SpanContextFromContext(ctx))
+	if err := n.hand(ctx, r); err != nil {
+		p.trace.end(Result{}, err)
 		return 0, fmt.Errorf("read index: %w", err)
 	}
 	result, err := n.await(ctx, p)

@@ -30,6 +30,8 @@ type Pending struct {
 	reply chan outcome // has room for the one outcome, so that RaftCore never waits for a reader
 	// then, if not nil, gets the outcome in place of reply. It must not block.
 	then func(outcome)
+	// trace is nil if it is not sampled.
+	trace *pendingTrace
 }
 
 func newPending(entry raft.Entry) *Pending {
@@ -52,6 +54,7 @@ func (p *Pending) Wait(ctx context.Context) (Result, error) {
 }
 
 func (p *Pending) resolve(result Result, err error) {
+	p.trace.end(result, err)
 	o := outcome{result: result, err: err}
 	if p.then != nil {
 		p.then(o)

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"quorate/node/raft"
 	"quorate/node/sessions"
 )
@@ -33,6 +35,11 @@ func (t Tag) entry(data []byte) (raft.Entry, error) {
 
 // SubmitTagged is Submit for a proposal that takes effect once. Errors as well: ErrSessionExpired.
 func (n *Node) SubmitTagged(data []byte, tag Tag) (*Pending, error) {
+	return n.SubmitTraced(context.Background(), data, tag)
+}
+
+// SubmitTraced is SubmitTagged below the context's span. It looks at nothing else of the context.
+func (n *Node) SubmitTraced(ctx context.Context, data []byte, tag Tag) (*Pending, error) {
 	entry, err := tag.entry(data)
 	if err != nil {
 		return nil, err
@@ -40,7 +47,7 @@ func (n *Node) SubmitTagged(data []byte, tag Tag) (*Pending, error) {
 	if err := n.admit(entry.Data); err != nil {
 		return nil, err
 	}
-	return n.submit(request{pending: newPending(entry), local: true})
+	return n.submit(trace.SpanContextFromContext(ctx), request{pending: newPending(entry), local: true})
 }
 
 // SubmitSession is the registration of a session, whose id is the index of its result. It expires when the log's time has gone on by
@@ -49,7 +56,7 @@ func (n *Node) SubmitSession(idle time.Duration) (*Pending, error) {
 	if err := n.admit(nil); err != nil {
 		return nil, err
 	}
-	return n.submit(request{pending: newPending(raft.Entry{Kind: raft.EntrySession, Data: sessions.Registration(idle)}), local: true})
+	return n.submit(trace.SpanContext{}, request{pending: newPending(raft.Entry{Kind: raft.EntrySession, Data: sessions.Registration(idle)}), local: true})
 }
 
 // Session is a client's place in the replicated table of sessions: its proposals take effect exactly once, so it tries again by

@@ -8,6 +8,7 @@ import (
 
 	"quorate/node/raft"
 	"quorate/storage"
+	"quorate/telemetry"
 	"quorate/transport"
 )
 
@@ -26,6 +27,8 @@ type worker struct {
 	newest     raft.Target
 	timeout    time.Duration
 	logger     *slog.Logger
+	telemetry  *telemetry.Telemetry
+	sampled    *sampledEntries
 
 	report  raft.Progress
 	changed bool
@@ -121,7 +124,7 @@ func (w *worker) send(ctx context.Context, now time.Time, s raft.Send) bool {
 }
 
 func (w *worker) call(ctx context.Context, id uint64, req transport.Request) {
-	w.transport.Call(w.newest.Peer, req, w.timeout, func(a transport.Answer) {
+	callTraced(w.transport, w.newest.Peer, req, w.replicating(req), w.timeout, func(a transport.Answer) {
 		select {
 		case w.answers <- appendAnswer{id: id, answer: a}:
 		case <-ctx.Done():

@@ -1,0 +1,411 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"quorate/node/raft"
+	"quorate/telemetry"
+	"quorate/transport"
+)
+
+// Names of goroutines in spans, as the design calls them.
+const (
+	onCaller   = "caller"
+	onRaftCore = "RaftCore"
+	onBuilder  = "builder"
+	onFetcher  = "fetcher"
+)
+
+// pendingTrace is the trace of a proposal or a read that is sampled; others have none. It goes with its request through the channel, and
+// belongs to whoever has that.
+type pendingTrace struct {
+	telemetry *telemetry.Telemetry
+	span      telemetry.Span // raft.propose or raft.read
+	sent      time.Time      // into the channel
+	taken     time.Time      // out of it, by RaftCore
+	id        raft.LogID
+	// The write that has the entry: when it began, its number, and whether it was found durable.
+	written                        time.Time
+	seq                            uint64
+	appended, committed, concluded bool
+}
+
+// trace begins the span of a proposal or a read that is about to be handed to RaftCore. Most are not sampled, and get none.
+func (r *request) trace(n *Node, parent trace.SpanContext) {
+	t := n.cfg.Telemetry
+	if !t.Records(parent) {
+		return
+	}
+	name := "raft.propose"
+	if r.read {
+		name = "raft.read"
+	}
+	now := time.Now()
+	if span := t.Begin(parent, name, onCaller, now); span.Sampled() {
+		r.pending.trace = &pendingTrace{telemetry: t, span: span, sent: now}
+	}
+}
+
+// end ends the span with the outcome.
+func (t *pendingTrace) end(result Result, err error) {
+	if t == nil {
+		return
+	}
+	if err == nil && result.ID.Index > 0 {
+		t.span.Set(attrIndex(result.ID.Index))
+	}
+	t.concluded = true
+	t.span.End(time.Now(), err)
+}
+
+// handingOn begins the span of a proposal's way to the leader and back.
+func (t *pendingTrace) handingOn(leader raft.NodeID) telemetry.Span {
+	if t == nil {
+		return telemetry.Span{}
+	}
+	return t.telemetry.Begin(t.span.Context(), "raft.forward", onRaftCore, time.Time{}, trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(attrNATS, attrSend, attribute.String("quorate.peer", string(leader))))
+}
+
+// record records a part of the way that is over.
+func (t *pendingTrace) record(name string, from, to time.Time) {
+	t.telemetry.Record(t.span.Context(), name, onRaftCore, from, to)
+}
+
+// tracing is what RaftCore knows of the requests that are sampled. Nothing in it costs more than a comparison while there are none.
+type tracing struct {
+	telemetry *telemetry.Telemetry
+	self      raft.NodeID
+	// entries is shared with the workers.
+	entries *sampledEntries
+	// pending are the proposals in the log that are not decided.
+	pending []*pendingTrace
+	// requests are those of peers that are not answered; fresh are those of this pass, before its write.
+	requests, fresh []*requestTrace
+	// offer is the newest offer of a snapshot by a peer, which causes a fetch and an installation.
+	offer    trace.SpanContext
+	election telemetry.Span
+	role     raft.Role
+}
+
+// requestTrace is a peer's request that is sampled.
+type requestTrace struct {
+	span      telemetry.Span
+	written   time.Time
+	seq       uint64
+	appended  bool
+	concluded bool
+}
+
+func newTracing(t *telemetry.Telemetry, self raft.NodeID) tracing {
+	return tracing{telemetry: t, self: self, entries: &sampledEntries{byIndex: map[uint64]sampledEntry{}}}
+}
+
+// queued notes that RaftCore has taken users' requests from their channel.
+func (t *tracing) queued(requests []request, now time.Time) {
+	for _, r := range requests {
+		if p := r.pending.trace; p != nil {
+			p.taken = now
+			p.record("raft.queue", p.sent, now)
+		}
+	}
+}
+
+// proposed notes where a proposal stands in the log.
+func (t *tracing) proposed(p *pendingTrace, id raft.LogID) {
+	if p == nil {
+		return
+	}
+	p.id = id
+	t.pending = append(t.pending, p)
+	t.entries.add(id, p.span.Context())
+}
+
+// received begins the span of a peer's request, which ends with its answer.
+func (t *tracing) received(in *transport.Incoming, now time.Time) {
+	if !in.Trace.IsSampled() || !t.telemetry.Records(in.Trace) {
+		return
+	}
+	name, appends := "", false
+	switch in.Request.(type) {
+	case *raft.AppendRequest:
+		name, appends = "raft.append_entries", true
+	case *raft.VoteRequest:
+		name = "raft.vote"
+	case *raft.InstallRequest:
+		name = "raft.install_snapshot"
+	default:
+		return
+	}
+	r := &requestTrace{span: t.telemetry.Begin(in.Trace, name, onRaftCore, in.Arrived,
+		trace.WithSpanKind(trace.SpanKindServer),
+		trace.WithAttributes(attrNATS, attrProcess, attribute.String("quorate.peer", string(in.From.ID))))}
+	if !r.span.Sampled() {
+		return
+	}
+	t.telemetry.Record(r.span.Context(), "raft.queue", onRaftCore, in.Arrived, now)
+	if appends {
+		t.requests, t.fresh = append(t.requests, r), append(t.fresh, r)
+	}
+	if name == "raft.install_snapshot" {
+		t.offer = r.span.Context()
+	}
+	reply, refuse := in.Reply, in.Refuse
+	in.Reply = func(response transport.Response) {
+		r.concluded = true
+		r.span.End(time.Now(), nil)
+		reply(response)
+	}
+	in.Refuse = func(reason string) {
+		r.concluded = true
+		r.span.End(time.Now(), &transport.RefusedError{From: t.self, Reason: reason})
+		refuse(reason)
+	}
+}
+
+// wrote notes the write in which what was taken in this pass goes to the disk.
+func (t *tracing) wrote(w *raft.Write) {
+	if len(t.fresh) == 0 && len(t.pending) == 0 {
+		return
+	}
+	began := time.Now()
+	for _, r := range t.fresh {
+		if r.concluded { // it needed no write
+			continue
+		}
+		r.written, r.seq = began, w.Seq
+	}
+	t.fresh = t.fresh[:0]
+	for _, p := range t.pending {
+		if p.seq == 0 {
+			p.written, p.seq = began, w.Seq
+		}
+	}
+}
+
+// advance records what has become durable, and what is committed. It is called before anything is applied or answered.
+func (t *tracing) advance(e *raft.Engine, durable uint64) {
+	t.stand(e)
+	if len(t.pending) == 0 && len(t.requests) == 0 {
+		return
+	}
+	now := time.Now()
+	leads, term, commit := e.Role() == raft.Leader, e.Vote().Term, e.Commit()
+	pending := t.pending[:0]
+	for _, p := range t.pending {
+		if p.concluded {
+			continue
+		}
+		pending = append(pending, p)
+		if !p.appended && p.seq > 0 && p.seq <= durable {
+			p.appended = true
+			p.record("raft.append", p.written, now)
+		}
+		if !p.committed && leads && p.id.Term == term && p.id.Index <= commit {
+			p.commit(now)
+		}
+	}
+	clear(t.pending[len(pending):])
+	t.pending = pending
+	requests := t.requests[:0]
+	for _, r := range t.requests {
+		if r.concluded {
+			continue
+		}
+		requests = append(requests, r)
+		if !r.appended && r.seq > 0 && r.seq <= durable {
+			r.appended = true
+			t.telemetry.Record(r.span.Context(), "raft.append", onRaftCore, r.written, now)
+		}
+	}
+	clear(t.requests[len(requests):])
+	t.requests = requests
+}
+
+// commit records the time until a quorum had the entry.
+func (p *pendingTrace) commit(now time.Time) {
+	p.committed = true
+	p.record("raft.commit", p.taken, now)
+}
+
+// applying tells when the state machine is given something that is traced.
+func (t *tracing) applying() time.Time {
+	if len(t.pending) == 0 {
+		return time.Time{}
+	}
+	return time.Now()
+}
+
+// applied records that the state machine was given entries.
+func (t *tracing) applied(entries []raft.Entry, began time.Time) {
+	if len(t.pending) == 0 || len(entries) == 0 {
+		return
+	}
+	now := time.Now()
+	for _, p := range t.pending {
+		first := entries[0].ID.Index
+		if p.concluded || p.id.Index < first || p.id.Index-first >= uint64(len(entries)) || entries[p.id.Index-first].ID != p.id {
+			continue
+		}
+		if !p.committed { // by another leader
+			p.commit(began)
+		}
+		p.record("raft.apply", began, now)
+	}
+}
+
+// stand follows an election, from the first pre-vote until somebody leads.
+func (t *tracing) stand(e *raft.Engine) {
+	role := e.Role()
+	if role == t.role && !t.election.Sampled() {
+		return
+	}
+	standing := role == raft.Candidate || role == raft.PreCandidate
+	wasStanding := t.role == raft.Candidate || t.role == raft.PreCandidate
+	if (standing && !wasStanding) || (role == raft.Leader && t.role != raft.Leader && !t.election.Sampled()) {
+		t.election = t.telemetry.Begin(trace.SpanContext{}, "raft.election", onRaftCore, time.Time{})
+	}
+	if !standing && t.election.Sampled() {
+		t.election.Set(attrTerm(e.Vote().Term), attribute.Bool("quorate.elected", role == raft.Leader))
+		t.election.End(time.Time{}, nil)
+		t.election = telemetry.Span{}
+	}
+	t.role = role
+}
+
+// vote begins the span of a vote that is asked for.
+func (t *tracing) vote(v *raft.SendVote) telemetry.Span {
+	if !t.election.Sampled() {
+		return telemetry.Span{}
+	}
+	return t.telemetry.Begin(t.election.Context(), "raft.vote", onRaftCore, time.Time{}, trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(attrNATS, attrSend, attribute.String("quorate.peer", string(v.To.ID)), attrTerm(v.Request.Term), attribute.Bool("quorate.pre_vote", v.Request.Pre)))
+}
+
+// end ends what is open when RaftCore ends.
+func (t *tracing) end() { t.election.End(time.Time{}, ErrStopped) }
+
+// replicating begins the span of one message of a worker: below the first of its entries that is sampled, with links to the others.
+func (w *worker) replicating(req transport.Request) telemetry.Span {
+	parent, name := trace.SpanContext{}, "raft.replicate"
+	var links []trace.Link
+	var attributes []attribute.KeyValue
+	switch req := req.(type) {
+	case *raft.AppendRequest:
+		if parent, links = w.sampled.of(req.Entries); !parent.IsValid() {
+			return telemetry.Span{}
+		}
+		first, last := req.Entries[0].ID.Index, req.Entries[len(req.Entries)-1].ID.Index
+		attributes = append(attributes, attribute.Int("messaging.batch.message_count", len(req.Entries)),
+			attribute.Int64("quorate.first_index", int64(first)), attribute.Int64("quorate.last_index", int64(last)), attrTerm(req.Term))
+	case *raft.InstallRequest:
+		if !w.telemetry.Records(parent) {
+			return telemetry.Span{}
+		}
+		name = "raft.snapshot.offer"
+		attributes = append(attributes, attrIndex(req.Snapshot.Last.Index), attrTerm(req.Term))
+	}
+	target := string(w.newest.Peer.ID)
+	attributes = append(attributes, attrNATS, attrSend, attribute.String("quorate.target", target))
+	return w.telemetry.Begin(parent, name, "worker "+target, time.Time{},
+		trace.WithSpanKind(trace.SpanKindClient), trace.WithLinks(links...), trace.WithAttributes(attributes...))
+}
+
+// callTraced calls a peer and ends the span with the answer, before done is told.
+func callTraced(t transport.Transport, to raft.Peer, req transport.Request, span telemetry.Span, timeout time.Duration, done func(transport.Answer)) {
+	carrier, ok := t.(transport.TraceCarrier)
+	if !span.Sampled() || !ok {
+		if span.Sampled() {
+			done = endingSpan(span, done)
+		}
+		t.Call(to, req, timeout, done)
+		return
+	}
+	carrier.CallTraced(to, req, span.Context(), timeout, endingSpan(span, done))
+}
+
+func endingSpan(span telemetry.Span, done func(transport.Answer)) func(transport.Answer) {
+	return func(a transport.Answer) {
+		span.End(a.Arrived, a.Err)
+		done(a)
+	}
+}
+
+// sampledEntries tells the workers which entries are sampled. An entry is remembered beyond its commit, since slower targets get it later, but
+// only the newest ones are.
+type sampledEntries struct {
+	// newest index that was sampled: what lies beyond it needs no look, and no lock.
+	newest atomic.Uint64
+
+	mu      sync.Mutex // guards all below
+	byIndex map[uint64]sampledEntry
+	order   []uint64
+}
+
+type sampledEntry struct {
+	id   raft.LogID
+	span trace.SpanContext
+}
+
+// maxSampledEntries is how many are remembered: a second's worth of heavy sampling.
+const maxSampledEntries = 1024
+
+func (s *sampledEntries) add(id raft.LogID, span trace.SpanContext) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.order) == maxSampledEntries {
+		delete(s.byIndex, s.order[0])
+		s.order = append(s.order[:0], s.order[1:]...)
+	}
+	s.byIndex[id.Index] = sampledEntry{id: id, span: span}
+	s.order = append(s.order, id.Index)
+	s.newest.Store(max(s.newest.Load(), id.Index))
+}
+
+// of returns the first of the entries that is sampled, and links to the others.
+func (s *sampledEntries) of(entries []raft.Entry) (first trace.SpanContext, others []trace.Link) {
+	if len(entries) == 0 || entries[0].ID.Index > s.newest.Load() {
+		return first, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range entries {
+		e, ok := s.byIndex[entries[i].ID.Index]
+		switch {
+		case !ok || e.id != entries[i].ID:
+		case !first.IsValid():
+			first = e.span
+		default:
+			others = append(others, trace.Link{SpanContext: e.span})
+		}
+	}
+	return first, others
+}
+
+// traceWork begins a span of the goroutines that build and fetch snapshots, and returns a context in which it is the current one.
+func traceWork(ctx context.Context, t *telemetry.Telemetry, name, goroutine string) (context.Context, telemetry.Span) {
+	parent := trace.SpanContextFromContext(ctx)
+	if !t.Records(parent) {
+		return ctx, telemetry.Span{}
+	}
+	span := t.Begin(parent, name, goroutine, time.Time{})
+	return span.In(ctx), span
+}
+
+// Attributes, after the conventions for messaging where there are any.
+var (
+	attrNATS    = attribute.String("messaging.system", "nats")
+	attrSend    = attribute.String("messaging.operation.type", "send")
+	attrProcess = attribute.String("messaging.operation.type", "process")
+)
+
+func attrTerm(term uint64) attribute.KeyValue { return attribute.Int64("quorate.term", int64(term)) }
+func attrIndex(index uint64) attribute.KeyValue {
+	return attribute.Int64("quorate.index", int64(index))
+}

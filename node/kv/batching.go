@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"quorate/node/kv/kvpb"
+	"quorate/telemetry"
 )
 
 // operation is one call that waits for its answer. Whoever sends it sets the result and closes done.
@@ -12,6 +13,8 @@ type operation struct {
 	ctx   context.Context
 	write *kvpb.Op
 	read  string
+
+	span telemetry.Span
 
 	done    chan struct{}
 	err     error

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"quorate/node/kv/kvpb"
+	"quorate/telemetry"
 )
 
 // MaxKeyBytes is the length of the longest key.
@@ -43,6 +44,8 @@ type Client struct {
 
 	session clientSession
 
+	telemetry *telemetry.Telemetry
+
 	limits limits
 	// leader is the newest one that answered.
 	leader atomic.Pointer[kvpb.Leader]
@@ -55,6 +58,7 @@ type clientOptions struct {
 	prefix     string
 	noSessions bool
 	ids        bool
+	telemetry  *telemetry.Telemetry
 }
 
 // WithPrefix sets the first token of the cluster's subjects, "quorate" by default.
@@ -82,7 +86,7 @@ func NewClient(nc *nats.Conn, cluster string, opts ...ClientOption) (*Client, er
 		return nil, fmt.Errorf("new client: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Client{nc: nc, stem: o.prefix + "." + cluster + ".", ctx: ctx, cancel: cancel, mail: mail}
+	c := &Client{nc: nc, stem: o.prefix + "." + cluster + ".", ctx: ctx, cancel: cancel, mail: mail, telemetry: o.telemetry}
 	c.session.off, c.session.ids = o.noSessions, o.ids
 	c.writes = newLane(c.sendWrites)
 	c.reads = newLane(c.sendReads)
@@ -131,10 +135,12 @@ func (c *Client) write(ctx context.Context, what string, op *kvpb.Op, opts []Wri
 		return 0, fmt.Errorf("%s %q: %w", what, op.Key, &TooLargeError{Size: size, Limit: limit})
 	}
 	o := &operation{ctx: ctx, write: op, done: make(chan struct{})}
+	o.span = c.beginSpan(ctx, spanOfOp(op.Kind), "kv.batch")
 	err := c.submit(&c.writes, o)
 	if err == nil && o.outcome != nil {
 		err = outcomeError(o.outcome)
 	}
+	o.span.End(time.Time{}, err)
 	if err != nil {
 		return 0, fmt.Errorf("%s %q: %w", what, op.Key, err)
 	}
@@ -172,7 +178,10 @@ func (c *Client) Get(ctx context.Context, key string, opts ...ReadOption) (Entry
 		return entry, nil
 	}
 	o := &operation{ctx: ctx, read: key, done: make(chan struct{})}
-	if err := c.submit(&c.reads, o); err != nil {
+	o.span = c.beginSpan(ctx, "kv.get", "kv.read")
+	err := c.submit(&c.reads, o)
+	o.span.End(time.Time{}, err)
+	if err != nil {
 		return Entry{}, fmt.Errorf("get %q: %w", key, err)
 	}
 	if o.version.Revision == 0 {

@@ -45,7 +45,7 @@ func (m *mailbox) deliver(msg *nats.Msg) {
 }
 
 // send publishes a request. The answer arrives on the channel, if it ever does; forget ends the wait.
-func (m *mailbox) send(subject string, data []byte) (answer <-chan *nats.Msg, forget func(), err error) {
+func (m *mailbox) send(subject string, header nats.Header, data []byte) (answer <-chan *nats.Msg, forget func(), err error) {
 	ch := make(chan *nats.Msg, 1)
 	m.mu.Lock()
 	m.last++
@@ -57,7 +57,13 @@ func (m *mailbox) send(subject string, data []byte) (answer <-chan *nats.Msg, fo
 		defer m.mu.Unlock()
 		delete(m.waiting, id)
 	}
-	if err := m.nc.PublishRequest(subject, m.prefix+strconv.FormatUint(id, 36), data); err != nil {
+	reply := m.prefix + strconv.FormatUint(id, 36)
+	if header == nil {
+		err = m.nc.PublishRequest(subject, reply, data)
+	} else {
+		err = m.nc.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Header: header, Data: data})
+	}
+	if err != nil {
 		forget()
 		return nil, nil, err
 	}

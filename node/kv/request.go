@@ -277,7 +277,7 @@ func (c *Client) await(ctx context.Context, operations []*operation, op string, 
 			return nil, err
 		}
 	}
-	answer, forget, err := c.mail.send(c.stem+op, b)
+	answer, forget, err := c.mail.send(c.stem+op, traceHeader(operations), b)
 	if err != nil {
 		return nil, err
 	}
@@ -341,7 +341,7 @@ func allEnded(operations []*operation) bool {
 
 // askLeader asks who leads now, and notes it. nats.ErrNoResponders: nobody.
 func (c *Client) askLeader(ctx context.Context) (*kvpb.Leader, error) {
-	answer, forget, err := c.mail.send(c.stem+"kv.leader", nil)
+	answer, forget, err := c.mail.send(c.stem+"kv.leader", nil, nil)
 	if err != nil {
 		return nil, err
 	}

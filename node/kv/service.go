@@ -15,6 +15,7 @@ import (
 
 	"quorate/node"
 	"quorate/node/kv/kvpb"
+	"quorate/telemetry"
 )
 
 // Headers of the service.
@@ -49,6 +50,8 @@ type ServiceOptions struct {
 	Version string
 	// Logger. Default: slog.Default().
 	Logger *slog.Logger
+	// Telemetry gets spans of the requests. Default: that of the node.
+	Telemetry *telemetry.Telemetry
 }
 
 // Service answers clients over NATS: reads always, on subjects of the node's own, and writes and reads on the cluster's subjects while
@@ -69,6 +72,9 @@ func Serve(n *node.Node, store *Store, options ServiceOptions) (*Service, error)
 	}
 	if options.Logger == nil {
 		options.Logger = slog.Default()
+	}
+	if options.Telemetry == nil {
+		options.Telemetry = n.Config().Telemetry
 	}
 	changes, stop := n.Watch()
 	s := &Service{node: n, store: store, options: options, stop: stop, ended: make(chan struct{})}
@@ -279,7 +285,9 @@ func (l *server) sendAway() {
 func (l *server) moved(w writing) {
 	if w.again {
 		l.fail(w.request, codeMoved, errMoved.Error())
+		return
 	}
+	spanOf(w.request).End(time.Time{}, errMoved)
 }
 
 func (l *server) answerWrite(w writing, result node.Result, err error) {
@@ -336,6 +344,7 @@ func (l *server) del(request micro.Request) { l.single(request, opDelete) }
 
 // single is one write over plain NATS: the key is the subject's tail, the value the payload.
 func (l *server) single(request micro.Request, kind uint32) {
+	request = l.trace(request, spanOfOp(kind))
 	op := &kvpb.Op{Kind: kind, Key: []byte(l.keyOf(request))}
 	if err := checkKey(op.Key); err != nil {
 		l.fail(request, codeBadRequest, err.Error())
@@ -373,6 +382,7 @@ func (l *server) batch(request micro.Request) {
 		l.fail(request, codeBadRequest, err.Error())
 		return
 	}
+	request = l.trace(request, spanOfOps(batch.Ops))
 	l.propose(request, batch.Ops, false, node.Tag{Session: batch.Session, Sequence: batch.Sequence, LowWater: batch.LowWater, MessageID: batch.MessageId})
 }
 
@@ -412,7 +422,7 @@ func (l *server) propose(request micro.Request, ops []*kvpb.Op, single bool, tag
 		l.fail(request, codeBadRequest, err.Error())
 		return
 	}
-	pending, err := l.node.SubmitTagged(command, tag)
+	pending, err := l.node.SubmitTraced(inSpan(context.Background(), request), command, tag)
 	var tooLarge *node.TooLargeError
 	switch {
 	case errors.Is(err, node.ErrConfig):
@@ -436,6 +446,7 @@ func (l *server) expect(w writing) {
 }
 
 func (l *server) get(request micro.Request) {
+	request = l.trace(request, "kv.get")
 	key := l.keyOf(request)
 	if err := checkKey(key); err != nil {
 		l.fail(request, codeBadRequest, err.Error())
@@ -456,6 +467,7 @@ func (l *server) get(request micro.Request) {
 }
 
 func (l *server) read(request micro.Request) {
+	request = l.trace(request, "kv.get")
 	var read kvpb.ReadRequest
 	if err := read.UnmarshalVTUnsafe(request.Data()); err != nil || read.Version != commandVersion {
 		l.fail(request, codeBadRequest, fmt.Sprintf("request version %d: %v", read.Version, err))
@@ -560,7 +572,7 @@ func (l *server) answerReads(ctx context.Context) {
 		for range len(l.reads) {
 			waiting = append(waiting, <-l.reads)
 		}
-		index, err := l.readIndex(ctx)
+		index, err := l.readIndex(readsBelow(ctx, waiting))
 		if ctx.Err() != nil {
 			return
 		}
@@ -569,7 +581,7 @@ func (l *server) answerReads(ctx context.Context) {
 }
 
 func (l *server) leaderReadIndex(ctx context.Context) (uint64, error) {
-	pending, err := l.node.SubmitRead()
+	pending, err := l.node.SubmitReadTraced(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -580,6 +592,9 @@ func (l *server) leaderReadIndex(ctx context.Context) (uint64, error) {
 func (l *server) answerAll(waiting []reading, index uint64, err error) {
 	var notLeader *node.NotLeaderError
 	if errors.As(err, &notLeader) && l.term != 0 {
+		for _, r := range waiting {
+			spanOf(r.request).End(time.Time{}, err)
+		}
 		return // stay silent: the leader answers
 	}
 	for _, r := range waiting {
@@ -620,6 +635,7 @@ func (l *server) failWith(request micro.Request, code, description, header, valu
 // reply answers a request. It does not use the request's own methods: they note errors in the request, which the library reads when the
 // handler returns, and answers here come later, from other goroutines.
 func (l *server) reply(request micro.Request, data []byte, header nats.Header) {
+	endSpan(request, micro.Headers(header))
 	if request.Reply() == "" {
 		return // nobody waits
 	}

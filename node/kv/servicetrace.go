@@ -1,0 +1,89 @@
+package kv
+
+import (
+	"context"
+	"time"
+
+	"github.com/nats-io/nats.go/micro"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"quorate/telemetry"
+	"quorate/transport/natsrpc"
+)
+
+// onService is the goroutine of the service in spans.
+const onService = "kv service"
+
+// beginSpan begins the span of a client's request, below the client's own; the zero one if it is not sampled.
+func (l *server) beginSpan(request micro.Request, name string) telemetry.Span {
+	t := l.options.Telemetry
+	if t == nil {
+		return telemetry.Span{}
+	}
+	parent := natsrpc.ExtractTrace(request.Headers())
+	if !t.Records(parent) {
+		return telemetry.Span{}
+	}
+	return t.Begin(parent, name, onService, time.Time{}, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+		attribute.String("messaging.system", "nats"), attribute.String("messaging.operation.type", "process"),
+		attribute.String("messaging.destination.name", request.Subject()), attribute.Int("messaging.message.body.size", len(request.Data()))))
+}
+
+// traced is a request with its span, which the answer ends.
+type traced struct {
+	micro.Request
+	span telemetry.Span
+}
+
+// trace begins the span of a request. Most are not sampled, and stay as they are.
+func (l *server) trace(request micro.Request, name string) micro.Request {
+	span := l.beginSpan(request, name)
+	if !span.Sampled() {
+		return request
+	}
+	return traced{Request: request, span: span}
+}
+
+// spanOf is the span of a request, or the zero one.
+func spanOf(request micro.Request) telemetry.Span {
+	if t, ok := request.(traced); ok {
+		return t.span
+	}
+	return telemetry.Span{}
+}
+
+// inSpan returns a context below a request's span.
+func inSpan(ctx context.Context, request micro.Request) context.Context {
+	return spanOf(request).In(ctx)
+}
+
+// endSpan ends the span of a request with its answer.
+func endSpan(request micro.Request, header micro.Headers) {
+	t, ok := request.(traced)
+	if !ok {
+		return
+	}
+	var err error
+	if code := header.Get(micro.ErrorCodeHeader); code != "" {
+		err = &RequestError{Code: code, Description: header.Get(micro.ErrorHeader)}
+	}
+	t.span.End(time.Time{}, err)
+}
+
+// readsBelow returns a context below the first of the reads that is sampled; the others are linked with it, since they share its read index.
+func readsBelow(ctx context.Context, reads []reading) context.Context {
+	var first trace.SpanContext
+	for _, r := range reads {
+		span := spanOf(r.request)
+		switch {
+		case !span.Sampled():
+		case !first.IsValid():
+			first = span.Context()
+			ctx = span.In(ctx)
+		default:
+			span.Link(first)
+		}
+	}
+	return ctx
+}

@@ -1,0 +1,271 @@
+package kv_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"quorate/node"
+	"quorate/node/kv"
+	"quorate/node/raft"
+	"quorate/telemetry"
+)
+
+// tracedCluster is a cluster whose nodes, and one client, record their spans in one place, each under its own name.
+type tracedCluster struct {
+	*cluster
+	spans  *tracetest.InMemoryExporter
+	tracer *sdktrace.TracerProvider // the client's
+	client *kv.Client
+}
+
+func newTracedCluster(t *testing.T) *tracedCluster {
+	t.Helper()
+	c := &tracedCluster{spans: tracetest.NewInMemoryExporter()}
+	c.tracer = c.provider("client")
+	c.cluster = startCluster(t)
+	c.members = []raft.NodeID{"n1", "n2", "n3"}
+	c.tune = func(config *node.Config) {
+		config.Telemetry = telemetry.New(telemetry.Options{TracerProvider: c.provider(string(config.ID)), NoRoots: true})
+	}
+	for _, id := range c.members {
+		c.start(id)
+	}
+	c.client = c.cluster.client(kv.WithTelemetry(telemetry.New(telemetry.Options{TracerProvider: c.tracer, NoRoots: true})))
+	return c
+}
+
+func (c *tracedCluster) provider(name string) *sdktrace.TracerProvider {
+	return sdktrace.NewTracerProvider(sdktrace.WithSyncer(c.spans),
+		sdktrace.WithResource(resource.NewSchemaless(telemetry.NodeKey.String(name))))
+}
+
+// trace runs f below the root of a new trace.
+func (c *tracedCluster) trace(f func(context.Context)) trace.TraceID {
+	c.t.Helper()
+	ctx, root := c.tracer.Tracer("test").Start(within(c.t, 30*time.Second), "test")
+	f(ctx)
+	root.End()
+	return root.SpanContext().TraceID()
+}
+
+// of returns the spans of a trace that have ended.
+func (c *tracedCluster) of(id trace.TraceID) spanTree {
+	var tree spanTree
+	for _, s := range c.spans.GetSpans() {
+		if s.SpanContext.TraceID() == id {
+			tree = append(tree, s)
+		}
+	}
+	return tree
+}
+
+// await waits until a trace has as many spans of each name.
+func (c *tracedCluster) await(id trace.TraceID, want map[string]int) spanTree {
+	c.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		tree := c.of(id)
+		missing := ""
+		for name, n := range want {
+			if got := len(tree.named(name)); got < n {
+				missing += fmt.Sprintf(" %s %d of %d", name, got, n)
+			}
+		}
+		if missing == "" {
+			return tree
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("missing:%s, of\n%s", missing, tree)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+type spanTree []tracetest.SpanStub
+
+func (t spanTree) named(name string) (found []tracetest.SpanStub) {
+	for _, s := range t {
+		if label(s) == name {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// label is the span's name; that of a client's span has "?" behind it, and a server's "!", where both have one name.
+func label(s tracetest.SpanStub) string {
+	if strings.HasPrefix(s.Name, "kv.") {
+		return s.Name + map[trace.SpanKind]string{trace.SpanKindClient: "?", trace.SpanKindServer: "!"}[s.SpanKind]
+	}
+	return s.Name
+}
+
+func (t spanTree) parent(s tracetest.SpanStub) (tracetest.SpanStub, bool) {
+	for _, p := range t {
+		if p.SpanContext.SpanID() == s.Parent.SpanID() {
+			return p, true
+		}
+	}
+	return tracetest.SpanStub{}, false
+}
+
+func nodeOf(s tracetest.SpanStub) string {
+	v, _ := s.Resource.Set().Value(telemetry.NodeKey)
+	return v.AsString()
+}
+
+func attributeOf(s tracetest.SpanStub, key attribute.Key) string {
+	for _, kv := range s.Attributes {
+		if kv.Key == key {
+			return kv.Value.Emit()
+		}
+	}
+	return ""
+}
+
+// rows describes the tree, one line a span: where, what, and below what.
+func (t spanTree) rows() []string {
+	var rows []string
+	for _, s := range t {
+		below := "nothing"
+		if p, ok := t.parent(s); ok {
+			below = label(p) + " at " + nodeOf(p)
+		}
+		rows = append(rows, fmt.Sprintf("%s %s at %s (%s)", below, label(s), nodeOf(s), attributeOf(s, telemetry.GoroutineKey)))
+	}
+	slices.Sort(rows)
+	return rows
+}
+
+func (t spanTree) String() string { return strings.Join(t.rows(), "\n") }
+
+func TestOnePutIsOneTraceThroughEveryChannel(t *testing.T) {
+	c := newTracedCluster(t)
+	if _, err := c.client.Put(within(t, 30*time.Second), "before", nil); err != nil { // a leader, a session
+		t.Fatal(err)
+	}
+	id := c.trace(func(ctx context.Context) {
+		if _, err := c.client.Put(ctx, "key", []byte("value")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	tree := c.await(id, map[string]int{"test": 1, "kv.put!": 1, "raft.replicate": 2, "raft.append_entries": 2, "raft.append": 3, "raft.queue": 3, "raft.apply": 1})
+	leader := nodeOf(tree.named("raft.propose")[0])
+	want := []string{
+		"nothing test at client ()",
+		"test at client kv.put? at client (client)",
+		"kv.put? at client kv.put! at LEADER (kv service)",
+		"kv.put! at LEADER raft.propose at LEADER (caller)",
+		"raft.propose at LEADER raft.queue at LEADER (RaftCore)",
+		"raft.propose at LEADER raft.append at LEADER (RaftCore)",
+		"raft.propose at LEADER raft.commit at LEADER (RaftCore)",
+		"raft.propose at LEADER raft.apply at LEADER (RaftCore)",
+	}
+	for _, id := range c.members {
+		if follower := string(id); follower != leader {
+			want = append(want,
+				"raft.propose at LEADER raft.replicate at LEADER (worker "+follower+")",
+				"raft.replicate at LEADER raft.append_entries at "+follower+" (RaftCore)",
+				"raft.append_entries at "+follower+" raft.queue at "+follower+" (RaftCore)",
+				"raft.append_entries at "+follower+" raft.append at "+follower+" (RaftCore)",
+			)
+		}
+	}
+	for i := range want {
+		want[i] = strings.ReplaceAll(want[i], "LEADER", leader)
+	}
+	slices.Sort(want)
+	if got := tree.rows(); !slices.Equal(got, want) {
+		t.Errorf("the trace is\n%s\nwant\n%s", tree, strings.Join(want, "\n"))
+	}
+	for _, s := range tree {
+		if s.EndTime.Before(s.StartTime) {
+			t.Errorf("%s at %s ends %v before it begins", s.Name, nodeOf(s), s.StartTime.Sub(s.EndTime))
+		}
+		if p, ok := tree.parent(s); ok && s.StartTime.Before(p.StartTime) {
+			t.Errorf("%s at %s begins %v before its parent %s", s.Name, nodeOf(s), p.StartTime.Sub(s.StartTime), p.Name)
+		}
+		if s.Status.Code == codes.Error {
+			t.Errorf("%s at %s failed: %s", s.Name, nodeOf(s), s.Status.Description)
+		}
+	}
+}
+
+func TestWhatIsNotSampledIsNotTraced(t *testing.T) {
+	c := newTracedCluster(t)
+	ctx := within(t, 30*time.Second)
+	if _, err := c.client.Put(ctx, "key", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.client.Get(ctx, "key"); err != nil {
+		t.Fatal(err)
+	}
+	if spans := c.spans.GetSpans(); len(spans) > 0 {
+		t.Errorf("nobody asked for spans, but there is %s", spans[0].Name)
+	}
+}
+
+func TestGetIsOneTrace(t *testing.T) {
+	c := newTracedCluster(t)
+	if _, err := c.client.Put(within(t, 30*time.Second), "key", nil); err != nil {
+		t.Fatal(err)
+	}
+	id := c.trace(func(ctx context.Context) {
+		if _, err := c.client.Get(ctx, "key"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	tree := c.await(id, map[string]int{"test": 1, "kv.get?": 1, "kv.get!": 1, "raft.read": 1, "raft.queue": 1})
+	leader := nodeOf(tree.named("raft.read")[0])
+	want := []string{
+		"kv.get! at " + leader + " raft.read at " + leader + " (caller)",
+		"kv.get? at client kv.get! at " + leader + " (kv service)",
+		"nothing test at client ()",
+		"raft.read at " + leader + " raft.queue at " + leader + " (RaftCore)",
+		"test at client kv.get? at client (client)",
+	}
+	if got := tree.rows(); !slices.Equal(got, want) {
+		t.Errorf("the trace is\n%s\nwant\n%s", tree, strings.Join(want, "\n"))
+	}
+}
+
+func TestTraceContextSurvivesALeaderChange(t *testing.T) {
+	c := newTracedCluster(t)
+	if _, err := c.client.Put(within(t, 30*time.Second), "before", nil); err != nil {
+		t.Fatal(err)
+	}
+	old, err := c.client.Leader(within(t, 30*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, m := range c.nodes {
+		if string(id) == old {
+			m.stop()
+		}
+	}
+	id := c.trace(func(ctx context.Context) {
+		if _, err := c.client.Put(ctx, "key", []byte("value")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	tree := c.await(id, map[string]int{"kv.put?": 1, "kv.put!": 1, "raft.propose": 1, "raft.append_entries": 1, "raft.apply": 1})
+	for _, s := range tree {
+		if _, ok := tree.parent(s); !ok && s.Name != "test" {
+			t.Errorf("%s at %s has no parent in the trace", s.Name, nodeOf(s))
+		}
+		if nodeOf(s) == old {
+			t.Errorf("%s at %s, which had stopped", s.Name, old)
+		}
+	}
+}

@@ -120,7 +120,7 @@ collect:
 		stored = true
 		return c.sessionRecords(entries, others, results)
 	}
-	began := c.tracing.applying()
+	began := time.Now()
 	results, err := applySafely(c.sm, batch)
 	if err != nil {
 		return 0, fmt.Errorf("state machine at entries %d to %d: %w", entries[0].ID.Index, batch.Last.Index, err)
@@ -132,6 +132,7 @@ collect:
 		c.sessionRecords(entries, others, results)
 	}
 	c.tracing.applied(entries, began)
+	c.metrics.applied(began)
 	c.applied, c.appliedTime = batch.Last, max(c.appliedTime, entries[n-1].Time)
 	next := 0
 	for i := range entries {

@@ -56,6 +56,7 @@ type raftCore struct {
 	reads   readWaiters
 	replies replies
 	tracing tracing
+	metrics *metrics
 	// applied is the log id of the newest entry that the state machine has.
 	applied raft.LogID
 	// appliedTime is its log time.
@@ -194,6 +195,7 @@ func (c *raftCore) step() error {
 	}
 	for _, r := range d.rpc {
 		c.tracing.received(&r, now)
+		c.metrics.received(r.Arrived, now)
 		to := c.replies.keep(r)
 		switch req := r.Request.(type) {
 		case *raft.AppendRequest:
@@ -224,6 +226,7 @@ func (c *raftCore) takeRequests(now time.Time) {
 		return
 	}
 	c.tracing.queued(requests, now)
+	c.metrics.took(requests, now)
 	if c.engine.Role() != raft.Leader || c.engine.Transferring() {
 		c.forward(requests)
 		return
@@ -325,7 +328,8 @@ func (c *raftCore) refuse(violation string) {
 // write gives a change to the log store. The leader encodes its own entries here, once: the same bytes go to every disk
 // and wire.
 func (c *raftCore) write(w *raft.Write) error {
-	c.tracing.wrote(w)
+	began := time.Now()
+	c.tracing.wrote(w, began)
 	for i := range w.Append {
 		entry := &w.Append[i]
 		if entry.Raw == nil {
@@ -345,7 +349,7 @@ func (c *raftCore) write(w *raft.Write) error {
 		return fmt.Errorf("write the log: %w", err)
 	}
 	c.writtenSeq = w.Seq
-	c.syncing <- syncItem{seq: w.Seq, commit: commit} // has room for more than maxUnsynced
+	c.syncing <- syncItem{seq: w.Seq, commit: commit, began: began, entries: len(w.Append)} // has room for more than maxUnsynced
 	return nil
 }
 
@@ -427,6 +431,8 @@ func (c *raftCore) startWorker(ctx context.Context, t raft.Target) {
 		logger:     c.logger,
 		telemetry:  c.cfg.Telemetry,
 		sampled:    c.tracing.entries,
+		metrics:    c.metrics,
+		measured:   targetOptions(t.Peer.ID),
 	}
 	c.group.Go(func() { w.run(ctx) })
 }

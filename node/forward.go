@@ -118,7 +118,7 @@ func (n *Node) takeForwarded(in transport.Incoming) {
 	select {
 	case n.in.api <- r:
 	default:
-		r.pending.trace.end(Result{}, ErrBusy)
+		r.pending.refuse(ErrBusy)
 		in.Refuse(ErrBusy.Error())
 	}
 }

@@ -35,6 +35,8 @@ type Node struct {
 	watch  watch
 	limit  atomic.Int64 // MaxCommandBytes
 	gather *gathering
+	// metrics is nil if nothing is measured.
+	metrics *metrics
 
 	fetchProgress fetchProgress
 	// heard is when this node last heard of a leader, or as leader of its quorum, in nanoseconds since 1970; zero for never.
@@ -92,6 +94,9 @@ func start(ctx context.Context, cfg Config, sm StateMachine) (*Node, error) {
 	}
 	n.gather = newGathering(n)
 	n.watch.init(n.initialStatus(restored))
+	if n.metrics, err = n.newMetrics(cfg.Telemetry); err != nil {
+		return nil, errors.Join(fmt.Errorf("metrics: %w", err), n.log.Close())
+	}
 	go n.run(runCtx, restored)
 	return n, nil
 }
@@ -105,6 +110,9 @@ func (n *Node) run(ctx context.Context, restored restored) {
 	}
 	n.cancel(err) // whatever still runs ends with it
 	n.answerLeftOver()
+	if failed := n.metrics.close(); failed != nil {
+		n.logger.Warn("metrics are still observed", "error", failed)
+	}
 	closing := n.links.close(context.WithoutCancel(ctx))
 	group.Wait()
 	if closing = errors.Join(closing, n.sm.Close(), n.log.Close()); closing != nil {
@@ -141,7 +149,7 @@ func (n *Node) live(ctx context.Context, group *sync.WaitGroup, restored restore
 	n.limit.Store(int64(min(genesis.MaxEntryBytes, math.MaxInt32)))
 
 	syncing := make(chan syncItem, 2*maxUnsynced)
-	waiter := &syncWaiter{items: syncing, durable: n.in.durable, fail: n.fail}
+	waiter := &syncWaiter{items: syncing, durable: n.in.durable, fail: n.fail, metrics: n.metrics}
 	group.Go(func() { waiter.run(ctx) })
 	core := n.newCore(genesis, restored, syncing, group)
 	if core.snapshots, err = n.newSnapshots(genesis.ClusterID()); err != nil {
@@ -212,7 +220,7 @@ func (n *Node) propose(ctx context.Context, entry raft.Entry) (Result, error) {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", ErrBusy, err)
 		}
-		p.trace.end(Result{}, err)
+		p.refuse(err)
 		return Result{}, err
 	}
 	return n.await(ctx, p)
@@ -259,7 +267,7 @@ func (n *Node) submit(parent trace.SpanContext, r request) (*Pending, error) {
 	select {
 	case n.in.api <- r:
 	default:
-		r.pending.trace.end(Result{}, ErrBusy)
+		r.pending.refuse(ErrBusy)
 		return nil, ErrBusy
 	}
 	select {
@@ -279,7 +287,7 @@ func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 	r := request{pending: p, read: true}
 	r.trace(n, trace.SpanContextFromContext(ctx))
 	if err := n.hand(ctx, r); err != nil {
-		p.trace.end(Result{}, err)
+		p.refuse(err)
 		return 0, fmt.Errorf("read index: %w", err)
 	}
 	result, err := n.await(ctx, p)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"quorate/node/raft"
 )
@@ -32,6 +33,10 @@ type Pending struct {
 	then func(outcome)
 	// trace is nil if it is not sampled.
 	trace *pendingTrace
+	// metrics, if not nil, get the outcome of what was sent at that time.
+	metrics *metrics
+	sent    time.Time
+	read    bool
 }
 
 func newPending(entry raft.Entry) *Pending {
@@ -53,7 +58,14 @@ func (p *Pending) Wait(ctx context.Context) (Result, error) {
 	}
 }
 
+// refuse notes that it was not handed over.
+func (p *Pending) refuse(err error) {
+	p.metrics.decide(p, err)
+	p.trace.end(Result{}, err)
+}
+
 func (p *Pending) resolve(result Result, err error) {
+	p.metrics.decide(p, err)
 	p.trace.end(result, err)
 	o := outcome{result: result, err: err}
 	if p.then != nil {

@@ -182,6 +182,7 @@ func (n *Node) newCore(genesis storage.Genesis, r restored, syncing chan<- syncI
 		ended:     make(chan struct{}),
 		fail:      n.fail,
 		heard:     &n.heard,
+		metrics:   n.metrics,
 		tracing:   newTracing(n.cfg.Telemetry, n.cfg.ID),
 
 		fetchProgress:     &n.fetchProgress,

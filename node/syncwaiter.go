@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"quorate/storage"
 )
@@ -11,6 +12,9 @@ import (
 type syncItem struct {
 	seq    uint64
 	commit storage.Commit
+	// began is when it was made, entries how many it appended.
+	began   time.Time
+	entries int
 }
 
 // syncWaiter waits for fsync of what RaftCore wrote and reports "durable up to". Writes become durable in order, so
@@ -22,6 +26,7 @@ type syncWaiter struct {
 	items   <-chan syncItem
 	durable chan uint64
 	fail    func(error)
+	metrics *metrics
 }
 
 func (w *syncWaiter) run(ctx context.Context) {
@@ -35,6 +40,7 @@ func (w *syncWaiter) run(ctx context.Context) {
 				return
 			}
 			replace(w.durable, item.seq)
+			w.metrics.durable(item)
 		}
 	}
 }

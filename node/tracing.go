@@ -36,9 +36,13 @@ type pendingTrace struct {
 	appended, committed, concluded bool
 }
 
-// trace begins the span of a proposal or a read that is about to be handed to RaftCore. Most are not sampled, and get none.
+// trace begins the span and the measurement of a proposal or a read that is about to be handed to RaftCore. Most are not sampled, and get no
+// span.
 func (r *request) trace(n *Node, parent trace.SpanContext) {
 	t := n.cfg.Telemetry
+	if n.metrics != nil {
+		r.pending.metrics, r.pending.sent, r.pending.read = n.metrics, time.Now(), r.read
+	}
 	if !t.Records(parent) {
 		return
 	}
@@ -170,11 +174,7 @@ func (t *tracing) received(in *transport.Incoming, now time.Time) {
 }
 
 // wrote notes the write in which what was taken in this pass goes to the disk.
-func (t *tracing) wrote(w *raft.Write) {
-	if len(t.fresh) == 0 && len(t.pending) == 0 {
-		return
-	}
-	began := time.Now()
+func (t *tracing) wrote(w *raft.Write, began time.Time) {
 	for _, r := range t.fresh {
 		if r.concluded { // it needed no write
 			continue
@@ -232,14 +232,6 @@ func (t *tracing) advance(e *raft.Engine, durable uint64) {
 func (p *pendingTrace) commit(now time.Time) {
 	p.committed = true
 	p.record("raft.commit", p.taken, now)
-}
-
-// applying tells when the state machine is given something that is traced.
-func (t *tracing) applying() time.Time {
-	if len(t.pending) == 0 {
-		return time.Time{}
-	}
-	return time.Now()
 }
 
 // applied records that the state machine was given entries.

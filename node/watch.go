@@ -186,6 +186,7 @@ func (c *raftCore) observe(changed bool) {
 	if s.role != old.role || s.leader != old.leader {
 		c.logger.Info("role", "role", s.role, "term", s.term, "leader", s.leader)
 	}
+	c.metrics.changed(old, s)
 	c.watch.set(s)
 }
 

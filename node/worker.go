@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
+
 	"quorate/node/raft"
 	"quorate/storage"
 	"quorate/telemetry"
@@ -29,6 +31,8 @@ type worker struct {
 	logger     *slog.Logger
 	telemetry  *telemetry.Telemetry
 	sampled    *sampledEntries
+	metrics    *metrics
+	measured   []metric.RecordOption
 
 	report  raft.Progress
 	changed bool
@@ -124,7 +128,11 @@ func (w *worker) send(ctx context.Context, now time.Time, s raft.Send) bool {
 }
 
 func (w *worker) call(ctx context.Context, id uint64, req transport.Request) {
+	sent := time.Now()
 	callTraced(w.transport, w.newest.Peer, req, w.replicating(req), w.timeout, func(a transport.Answer) {
+		if a.Err == nil {
+			w.metrics.answered(sent, a.Arrived, w.measured)
+		}
 		select {
 		case w.answers <- appendAnswer{id: id, answer: a}:
 		case <-ctx.Done():

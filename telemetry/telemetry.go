@@ -33,16 +33,16 @@ type Options struct {
 
 // Telemetry records what happens. It is safe from several goroutines, and off when it is nil.
 type Telemetry struct {
-	tracer trace.Tracer
-	meter  metric.Meter
-	traces bool
-	roots  bool
-	logger *slog.Logger
+	tracer           trace.Tracer
+	meter            metric.Meter
+	traces, measures bool
+	roots            bool
+	logger           *slog.Logger
 }
 
 // New returns what records to the providers of the options.
 func New(o Options) *Telemetry {
-	t := &Telemetry{traces: o.TracerProvider != nil, roots: o.TracerProvider != nil && !o.NoRoots, logger: o.Logger}
+	t := &Telemetry{traces: o.TracerProvider != nil, measures: o.MeterProvider != nil, roots: o.TracerProvider != nil && !o.NoRoots, logger: o.Logger}
 	if o.TracerProvider == nil {
 		o.TracerProvider = tracenoop.NewTracerProvider()
 	}
@@ -63,6 +63,9 @@ func (t *Telemetry) Meter() metric.Meter {
 	}
 	return t.meter
 }
+
+// Measures reports whether there is anybody to measure for.
+func (t *Telemetry) Measures() bool { return t != nil && t.measures }
 
 // Logger gets what goes wrong with the telemetry.
 func (t *Telemetry) Logger() *slog.Logger {

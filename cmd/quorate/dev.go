@@ -20,6 +20,7 @@ type devFlags struct {
 	ephemeral  bool
 	maxPayload string
 	log        logFlags
+	observe    observeFlags
 }
 
 // maxDevNodes keeps a slip of the finger from starting hundreds of nodes.
@@ -61,6 +62,7 @@ With --output json: one line with url, cluster, leader, nodes and dir when the c
 	flags.BoolVar(&f.ephemeral, "ephemeral", false, "keep the data in a temporary directory, and remove it at the end")
 	addMaxPayloadFlag(cmd, &f.maxPayload, "")
 	f.log.add(flags, "warn")
+	f.observe.add(flags)
 	return cmd
 }
 
@@ -96,7 +98,12 @@ func (a *app) dev(cmd *cobra.Command, f *devFlags) (err error) {
 		fmt.Fprintf(a.stderr, "The directory is that of cluster %s: that one starts.\n", dir.layout.Cluster)
 	}
 
-	c, err := startDevCluster(ctx, dir, f.port, maxPayload, logger)
+	observation, err := f.observe.start(logger)
+	if err != nil {
+		return err
+	}
+	defer observation.end(ctx)
+	c, err := startDevCluster(ctx, dir, f.port, maxPayload, observation, logger)
 	if err != nil {
 		return err
 	}

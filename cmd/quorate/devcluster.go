@@ -26,7 +26,7 @@ type devCluster struct {
 }
 
 // startDevCluster starts everything. It returns before there is a leader: see waitReady.
-func startDevCluster(ctx context.Context, dir *devDir, port int, maxPayload int, logger *slog.Logger) (c *devCluster, err error) {
+func startDevCluster(ctx context.Context, dir *devDir, port int, maxPayload int, observation *observation, logger *slog.Logger) (c *devCluster, err error) {
 	server, err := embednats.Start(embednats.Options{
 		Host: "127.0.0.1", Port: freePort(port), Dir: filepath.Join(dir.path, natsDir), JetStream: true,
 		ServerName: "quorate-" + dir.layout.Cluster, Logger: logger, MaxPayload: maxPayload,
@@ -37,7 +37,7 @@ func startDevCluster(ctx context.Context, dir *devDir, port int, maxPayload int,
 	c = &devCluster{dir: dir, server: server, failed: make(chan *member, len(dir.layout.Nodes))}
 	for _, id := range dir.layout.Nodes {
 		m, err := startMember(ctx, memberConfig{
-			cluster: dir.layout.Cluster, id: id, members: dir.layout.Nodes, dir: dir.node(id), url: server.ClientURL(), logger: logger,
+			cluster: dir.layout.Cluster, id: id, members: dir.layout.Nodes, dir: dir.node(id), url: server.ClientURL(), logger: logger, observe: observation,
 		})
 		if err != nil {
 			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)

@@ -40,6 +40,7 @@ type memberConfig struct {
 	url     string
 	options []nats.Option
 	logger  *slog.Logger
+	observe *observation
 }
 
 // member is one running node with the key-value store on top.
@@ -55,13 +56,17 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 		return nil, err
 	}
 	logger := cfg.logger.With("cluster", cfg.cluster, "node", string(cfg.id))
+	recorder, err := cfg.observe.telemetry(ctx, cfg.cluster, cfg.id)
+	if err != nil {
+		return nil, err
+	}
 	store, err := kv.OpenStore(filepath.Join(cfg.dir, stateDir), kv.StoreOptions{Logger: logger})
 	if err != nil {
 		return nil, fmt.Errorf("start node %s: open its store: %w", cfg.id, err)
 	}
 	n, err := node.Start(ctx, node.Config{
 		Cluster: cfg.cluster, ID: cfg.id, Members: cfg.members, Dir: filepath.Join(cfg.dir, logDir),
-		URL: cfg.url, NATSOptions: cfg.options, Prefix: subjectPrefix, Logger: cfg.logger,
+		URL: cfg.url, NATSOptions: cfg.options, Prefix: subjectPrefix, Logger: cfg.logger, Telemetry: recorder,
 		Join: cfg.join, SnapshotEntries: cfg.policy.entries, SnapshotBytes: cfg.policy.bytes, KeepEntries: cfg.policy.keep,
 		Priority: cfg.policy.priority, ReplaceAfter: cfg.policy.replaceAfter,
 	}, store) // takes the store over, also when it fails
@@ -74,7 +79,9 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 		defer cancel()
 		return nil, errors.Join(fmt.Errorf("start node %s: serve its store: %w", cfg.id, err), n.Close(stop))
 	}
-	return &member{id: cfg.id, node: n, service: service}, nil
+	m := &member{id: cfg.id, node: n, service: service}
+	cfg.observe.add(m)
+	return m, nil
 }
 
 // nodePolicy says when snapshots are taken, how much of the log stays, and who should lead. Zero means the default of package node.

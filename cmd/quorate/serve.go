@@ -24,6 +24,7 @@ type serveFlags struct {
 	nats    natsFlags
 	embed   embedFlags
 	log     logFlags
+	observe observeFlags
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -70,6 +71,7 @@ SIGINT or SIGTERM stop the node in good order, a second one at once; either lose
 	f.nats.add(flags)
 	f.embed.add(cmd)
 	f.log.add(flags, "info")
+	f.observe.add(flags)
 	return cmd
 }
 
@@ -127,8 +129,13 @@ func (f *serveFlags) run(ctx context.Context, logger *slog.Logger) (err error) {
 		members[i] = raft.NodeID(name)
 	}
 	logger.Info("starting", "cluster", f.cluster, "node", f.id, "dir", f.dir, "nats", redactURLs(target.url), "version", readBuildVersion().Version)
+	observation, err := f.observe.start(logger)
+	if err != nil {
+		return err
+	}
+	defer observation.end(ctx)
 	m, err := startMember(ctx, memberConfig{
-		cluster: f.cluster, id: raft.NodeID(f.id), members: members, join: f.join, policy: f.policy, dir: f.dir, url: target.url, options: target.options, logger: logger,
+		cluster: f.cluster, id: raft.NodeID(f.id), members: members, join: f.join, policy: f.policy, dir: f.dir, url: target.url, options: target.options, logger: logger, observe: observation,
 	})
 	if err != nil {
 		return err

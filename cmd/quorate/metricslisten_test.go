@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"quorate/node"
+	"quorate/node/raft"
+)
+
+func TestMetricsPassTheLinterAndNodesAreReady(t *testing.T) {
+	logger := slog.New(slog.DiscardHandler)
+	observation, err := (&observeFlags{metricsListen: "127.0.0.1:0"}).start(logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer observation.end(t.Context())
+	if status, body := fetch(t, observation, "/readyz"); status != http.StatusServiceUnavailable {
+		t.Errorf("ready without any node: %d %s", status, body)
+	}
+	dir, err := ephemeralDevDir(devLayout{Format: devFormat, Cluster: "test", Nodes: []raft.NodeID{"n1", "n2", "n3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = dir.close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, err := startDevCluster(ctx, dir, 0, 1<<20, observation, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.close(context.WithoutCancel(ctx)) }()
+	leader, err := c.waitReady(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range c.members {
+		if _, err := m.node.Wait(ctx, func(s node.Status) bool { return s.Leader == leader && s.AppliedIndex == s.LastIndex }); err != nil {
+			t.Fatal(err)
+		}
+		if m.id == leader {
+			if _, err := m.node.ReadIndex(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if status, body := fetch(t, observation, path); status != http.StatusOK {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	_, body := fetch(t, observation, "/metrics")
+	problems, err := promlint.New(strings.NewReader(body)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	for _, want := range []string{
+		fmt.Sprintf(`quorate_serving{node="%s"`, leader), `quorate_role{node="n2"`, `quorate_replication_lag{node="`, "quorate_append_duration_seconds_bucket{",
+		"quorate_queue_duration_seconds_bucket{", "quorate_replication_duration_seconds_bucket{", "quorate_proposals_total{", "quorate_leader_changes_total{",
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("/metrics has no %s", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(body)
+	}
+}
+
+func fetch(t *testing.T, o *observation, path string) (int, string) {
+	t.Helper()
+	response, err := http.Get("http://" + o.server.address() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(body)
+}
+
+// patient is a node whose status a test sets.
+type patient struct {
+	status node.Status
+	err    error
+}
+
+func (p *patient) Status() node.Status { return p.status }
+func (p *patient) Err() error          { return p.err }
+
+func TestReadyTellsWhatIsWrong(t *testing.T) {
+	well := node.Status{Leader: "n1", LastIndex: 20_000, DurableIndex: 20_000, CommittedIndex: 20_000, AppliedIndex: 20_000}
+	now := time.Now()
+	for _, tc := range []struct {
+		name   string
+		change func(*patient)
+		want   string
+	}{
+		{"well", func(*patient) {}, ""},
+		{"no leader", func(p *patient) { p.status.Leader = "" }, "it knows no leader"},
+		{"applied far behind", func(p *patient) { p.status.AppliedIndex = 5 }, "its state is 19995 entries behind what is committed"},
+		{"a disk that stands still", func(p *patient) { p.status.DurableIndex = 19_000 }, "its disk makes no progress: entry 19000 is durable, 20000 is the newest"},
+		{"no quorum", func(p *patient) { p.status.CommittedIndex = 19_000 }, "nothing is being committed: entry 19000 is, 20000 is the newest"},
+		{"stopped", func(p *patient) { p.err = errors.New("disk") }, "it has stopped: disk"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := &patient{status: well}
+			tc.change(p)
+			h := newHealth("n1", p)
+			_ = h.readyAt(now)
+			err := h.readyAt(now.Add(stallAfter))
+			if got := fmt.Sprint(err); got != tc.want && (err != nil || tc.want != "") {
+				t.Errorf("ready says %q, want %q", got, tc.want)
+			}
+			if tc.want == "" || p.err != nil {
+				return
+			}
+			p.status = well
+			if err := h.readyAt(now.Add(stallAfter + time.Second)); err != nil {
+				t.Errorf("well again, but %v", err)
+			}
+		})
+	}
+}

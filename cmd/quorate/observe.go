@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
+
+	"quorate/node/raft"
+	"quorate/telemetry"
+)
+
+// exportTimeout is how long a process that ends waits for what it has recorded to be taken.
+const exportTimeout = 5 * time.Second
+
+// observation is the telemetry of a process: that of its nodes, each under its own name, and the metrics that it serves.
+type observation struct {
+	registry *prometheus.Registry // nil if metrics are not served
+	logger   *slog.Logger
+	server   *metricsServer
+
+	mu        sync.Mutex // guards all below
+	providers []*telemetry.Providers
+	nodes     []*health
+}
+
+// observeFlags say what of a process can be seen from outside.
+type observeFlags struct{ metricsListen string }
+
+func (f *observeFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.metricsListen, "metrics-listen", "", "serve /metrics for Prometheus, /healthz and /readyz at this `host:port`; OTEL_* variables send metrics and traces elsewhere")
+}
+
+func (f *observeFlags) start(logger *slog.Logger) (*observation, error) {
+	o := &observation{logger: logger}
+	if f.metricsListen == "" {
+		return o, nil
+	}
+	o.registry = prometheus.NewRegistry()
+	var err error
+	o.server, err = listenMetrics(f.metricsListen, o.registry, o.members, logger)
+	return o, err
+}
+
+// telemetry sets up that of one node.
+func (o *observation) telemetry(ctx context.Context, cluster string, id raft.NodeID) (*telemetry.Telemetry, error) {
+	options := telemetry.SetupOptions{Version: readBuildVersion().Version, Cluster: cluster, Node: string(id), Logger: o.logger}
+	if o.registry != nil {
+		options.Registerer = prometheus.WrapRegistererWith(prometheus.Labels{"node": string(id)}, o.registry)
+	}
+	p, err := telemetry.Setup(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.providers = append(o.providers, p)
+	return p.Telemetry, nil
+}
+
+// add has the health of a member served.
+func (o *observation) add(m *member) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.nodes = append(o.nodes, newHealth(string(m.id), m.node))
+}
+
+func (o *observation) members() []*health {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]*health(nil), o.nodes...)
+}
+
+// end exports what is left. It blocks until then, a few seconds at most, also when the context has ended. A backend that is not there is no
+// failure of the node's.
+func (o *observation) end(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), exportTimeout)
+	defer cancel()
+	err := o.server.close(ctx)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range o.providers {
+		err = errors.Join(err, p.Shutdown(ctx))
+	}
+	if err != nil {
+		o.logger.Warn("not all telemetry was exported", "error", err)
+	}
+}

@@ -1,0 +1,278 @@
+package waterfall
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rivo/uniseg"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
+
+func text(key, value string) *commonpb.KeyValue {
+	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}}
+}
+
+// given is a span of a test: times in microseconds, on its node's clock.
+type given struct {
+	id, parent byte
+	name       string
+	node       string
+	goroutine  string
+	start, end int
+	failed     bool
+	kind       tracepb.Span_SpanKind
+}
+
+const epoch = 1_700_000_000_000_000_000
+
+// resources makes OTLP of the spans; skew, in microseconds, is what a node's clock is fast.
+func resources(spans []given, skew map[string]int) []*tracepb.ResourceSpans {
+	var all []*tracepb.ResourceSpans
+	for _, g := range spans {
+		s := &tracepb.Span{
+			TraceId: bytes.Repeat([]byte{7}, 16), SpanId: []byte{g.id, 0, 0, 0, 0, 0, 0, 1}, Name: g.name, Kind: g.kind,
+			StartTimeUnixNano: uint64(epoch + 1000*(g.start+skew[g.node])), EndTimeUnixNano: uint64(epoch + 1000*(g.end+skew[g.node])),
+			Attributes: []*commonpb.KeyValue{text("quorate.goroutine", g.goroutine)},
+		}
+		if g.parent != 0 {
+			s.ParentSpanId = []byte{g.parent, 0, 0, 0, 0, 0, 0, 1}
+		}
+		if g.failed {
+			s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR}
+		}
+		r := &resourcepb.Resource{}
+		if g.node != "" {
+			r.Attributes = append(r.Attributes, text("quorate.node", g.node))
+		}
+		all = append(all, &tracepb.ResourceSpans{Resource: r, ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{s}}}})
+	}
+	return all
+}
+
+// put is a write as three nodes see it: n2's acknowledgement commits it, n3 is slow and outlives it.
+var put = []given{
+	{id: 1, name: "kv.put", goroutine: "client", start: 0, end: 5000},
+	{id: 2, parent: 1, name: "kv.put", node: "n1", goroutine: "NATS service", start: 300, end: 4700},
+	{id: 3, parent: 2, name: "raft.propose", node: "n1", goroutine: "caller of Propose", start: 400, end: 4600},
+	{id: 4, parent: 3, name: "raft.queue", node: "n1", goroutine: "RaftCore", start: 450, end: 500},
+	{id: 5, parent: 3, name: "raft.append", node: "n1", goroutine: "RaftCore", start: 500, end: 2500},
+	{id: 6, parent: 3, name: "raft.replicate", node: "n1", goroutine: "worker n2", start: 600, end: 4000},
+	{id: 7, parent: 6, name: "raft.append_entries", node: "n2", goroutine: "RaftCore", start: 1000, end: 3700},
+	{id: 8, parent: 7, name: "raft.queue", node: "n2", goroutine: "RaftCore", start: 1000, end: 1100},
+	{id: 9, parent: 7, name: "raft.append", node: "n2", goroutine: "RaftCore", start: 1100, end: 3600},
+	{id: 10, parent: 3, name: "raft.replicate", node: "n1", goroutine: "worker n3", start: 600, end: 9000},
+	{id: 11, parent: 10, name: "raft.append_entries", node: "n3", goroutine: "RaftCore", start: 1000, end: 8500},
+	{id: 12, parent: 3, name: "raft.commit", node: "n1", goroutine: "RaftCore", start: 4000, end: 4001},
+	{id: 13, parent: 3, name: "raft.apply", node: "n1", goroutine: "RaftCore", start: 4050, end: 4500},
+}
+
+func build(t *testing.T, spans []given, skew map[string]int) *Trace {
+	t.Helper()
+	trace, err := Build(resources(spans, skew))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trace
+}
+
+func TestDrawing(t *testing.T) {
+	long := append([]given{}, put...)
+	long[2].name = "raft.propose.with.a.name.that.is.much.longer.than.any.column.could.ever.be"
+	long[6].name, long[6].node = "名前の長いスパン\x1b[31m", "node-with-a-long-name"
+	for name, c := range map[string]struct {
+		spans []given
+		skew  map[string]int
+		width int
+	}{
+		"put":     {put, nil, 100},
+		"skewed":  {put, map[string]int{"n2": 70_000, "n3": -3_600_000_000}, 100},
+		"orphans": {append(append([]given{}, put[:5]...), put[6:]...), nil, 100},
+		"long":    {long, nil, 80},
+		"narrow":  {put, nil, 40},
+		"failed": {[]given{
+			{id: 1, name: "kv.get", goroutine: "client", start: 0, end: 500, failed: true},
+			{id: 2, parent: 1, name: "kv.get", node: "n1", goroutine: "NATS service", start: 900, end: 800},
+		}, nil, 72},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			if err := build(t, c.spans, c.skew).Draw(&out, c.width); err != nil {
+				t.Fatal(err)
+			}
+			waterfall, _, _ := strings.Cut(out.String(), "\n\n")
+			for line := range strings.Lines(waterfall) {
+				if w := uniseg.StringWidth(strings.TrimSuffix(line, "\n")); w > c.width {
+					t.Errorf("a line of %d cells on a terminal of %d: %q", w, c.width, line)
+				}
+			}
+			golden := filepath.Join("testdata", name+".txt")
+			if *rewrite {
+				if err := os.WriteFile(golden, out.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out.String() != string(want) {
+				t.Errorf("the drawing is not that of %s (-rewrite accepts it):\n%s", golden, out.String())
+			}
+		})
+	}
+}
+
+// Whatever the clocks of the nodes say, no span begins before the one that sent to it, and none is acknowledged before its end.
+func TestSkewedClocksAreAligned(t *testing.T) {
+	for _, skew := range []int{-3_600_000_000, -10_000, -500, 0, 200, 500, 10_000, 3_600_000_000} {
+		trace := build(t, put, map[string]int{"n1": -skew / 2, "n2": skew, "n3": -skew})
+		for _, parent := range trace.all {
+			for _, child := range parent.children {
+				if child.node != parent.node && (child.start < parent.start || child.end > parent.end+afterwards) {
+					t.Errorf("skew %d µs: %s on %s [%v, %v] is not within %s on %s [%v, %v]", skew,
+						child.name, child.node, child.start, child.end, parent.name, parent.node, parent.start, parent.end)
+				}
+			}
+		}
+		if skew == 0 && len(trace.clocks) != 0 {
+			t.Errorf("clocks that agree were moved: %+v", trace.clocks)
+		}
+		if (skew > 5000 || skew < -5000) && len(trace.clocks) != 3 {
+			t.Errorf("skew %d µs: want the clocks of three nodes moved, got %+v", skew, trace.clocks)
+		}
+	}
+}
+
+func TestMovedClockIsWithinItsUncertainty(t *testing.T) {
+	const skew = 70 * time.Millisecond
+	trace := build(t, put, map[string]int{"n2": int(skew / time.Microsecond)})
+	if len(trace.clocks) != 1 {
+		t.Fatalf("want one clock moved, got %+v", trace.clocks)
+	}
+	if c := trace.clocks[0]; c.node != "n2" || (c.moved+skew).Abs() > c.uncertain || c.contradictory {
+		t.Errorf("the clock of n2 is %v fast, and was moved by %v ± %v", skew, c.moved, c.uncertain)
+	}
+}
+
+// A service ends its span once it has answered, and may do that late: that is no difference of clocks.
+func TestSpanThatEndsAfterItsAnswerMovesNoClock(t *testing.T) {
+	trace := build(t, []given{
+		{id: 1, name: "kv.put", goroutine: "client", start: 0, end: 1000},
+		{id: 2, parent: 1, name: "kv.put", node: "n1", start: 300, end: 1200},
+	}, nil)
+	if len(trace.clocks) != 0 {
+		t.Errorf("the clocks agree, but: %+v", trace.clocks)
+	}
+}
+
+// A parent that failed may have given up before its child was done: only the sending bounds the clock.
+func TestFailedParentDoesNotBoundTheEnd(t *testing.T) {
+	trace := build(t, []given{
+		{id: 1, name: "raft.replicate", node: "n1", start: 0, end: 100, failed: true},
+		{id: 2, parent: 1, name: "raft.append_entries", node: "n2", start: 50, end: 9000},
+	}, nil)
+	if len(trace.clocks) != 0 {
+		t.Errorf("the clocks agree, but: %+v", trace.clocks)
+	}
+}
+
+func TestContradictoryClockIsSaid(t *testing.T) {
+	var out bytes.Buffer
+	trace := build(t, []given{
+		{id: 1, name: "a", node: "n1", start: 0, end: 100},
+		{id: 2, parent: 1, name: "b", node: "n2", start: 0, end: 9000},
+	}, nil)
+	if err := trace.Draw(&out, 80); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "contradict") {
+		t.Errorf("nothing is said of a clock that fits no difference:\n%s", out.String())
+	}
+}
+
+func TestCriticalPathIsTheWholeWait(t *testing.T) {
+	trace := build(t, put, nil)
+	var sum time.Duration
+	critical := map[string]bool{}
+	for _, s := range trace.all {
+		if s.critical {
+			sum += s.own
+			critical[s.id[:1]] = true
+		}
+	}
+	if sum != 5*time.Millisecond {
+		t.Errorf("the shares of the critical path sum up to %v of 5ms", sum)
+	}
+	if !critical["\x07"] || !critical["\x09"] {
+		t.Error("the write waited for n2's disk, which is not on the critical path")
+	}
+	if critical["\x0a"] || critical["\x0b"] {
+		t.Error("nobody waited for n3, which is on the critical path")
+	}
+}
+
+func TestBuildRefusesWhatIsNoTrace(t *testing.T) {
+	if _, err := Build(nil); err != ErrEmpty {
+		t.Errorf("no spans: want ErrEmpty, got %v", err)
+	}
+	two := resources(put[:2], nil)
+	two[1].ScopeSpans[0].Spans[0].TraceId = bytes.Repeat([]byte{8}, 16)
+	if _, err := Build(two); err == nil {
+		t.Error("spans of two traces were taken as one")
+	}
+}
+
+func TestSpanGivenTwiceCountsOnce(t *testing.T) {
+	trace := build(t, append(append([]given{}, put...), put...), nil)
+	if len(trace.all) != len(put) {
+		t.Errorf("want %d spans, got %d", len(put), len(trace.all))
+	}
+}
+
+// Whatever spans hold, rings of parents and absurd times among it, each is drawn on one line.
+func FuzzDraw(f *testing.F) {
+	seed := func(spans []given) {
+		raw, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: resources(spans, nil)})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw, 80)
+	}
+	seed(put)
+	seed([]given{{id: 1, parent: 2, name: "a"}, {id: 2, parent: 3, name: "b"}, {id: 3, parent: 1, name: "c"}, {id: 4, parent: 1}, {id: 5, parent: 5}})
+	f.Fuzz(func(t *testing.T, raw []byte, width int) {
+		var data tracepb.TracesData
+		if proto.Unmarshal(raw, &data) != nil || width > 1000 {
+			return
+		}
+		trace, err := Build(data.ResourceSpans)
+		if err != nil {
+			return
+		}
+		known := map[string]bool{}
+		for _, r := range data.ResourceSpans {
+			for _, scope := range r.GetScopeSpans() {
+				for _, s := range scope.GetSpans() {
+					known[string(s.GetSpanId())] = true
+				}
+			}
+		}
+		if len(trace.all) != len(known) {
+			t.Errorf("%d spans of %d are in the tree", len(trace.all), len(known))
+		}
+		var out bytes.Buffer
+		if err := trace.Draw(&out, width); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

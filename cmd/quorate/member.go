@@ -56,7 +56,11 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 		return nil, err
 	}
 	logger := cfg.logger.With("cluster", cfg.cluster, "node", string(cfg.id))
-	recorder, err := cfg.observe.telemetry(ctx, cfg.cluster, cfg.id)
+	spans, err := startSpanPublisher(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	recorder, err := cfg.observe.telemetry(ctx, cfg.cluster, cfg.id, spans)
 	if err != nil {
 		return nil, err
 	}

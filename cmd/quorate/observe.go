@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"quorate/node/raft"
 	"quorate/telemetry"
@@ -46,15 +47,17 @@ func (f *observeFlags) start(logger *slog.Logger) (*observation, error) {
 	return o, err
 }
 
-// telemetry sets up that of one node.
-func (o *observation) telemetry(ctx context.Context, cluster string, id raft.NodeID) (*telemetry.Telemetry, error) {
-	options := telemetry.SetupOptions{Version: readBuildVersion().Version, Cluster: cluster, Node: string(id), Logger: o.logger}
+// telemetry sets up that of one node, whose spans go to a publisher too. That is shut down with the process, or when the set-up fails.
+func (o *observation) telemetry(ctx context.Context, cluster string, id raft.NodeID, spans *spanPublisher) (*telemetry.Telemetry, error) {
+	options := telemetry.SetupOptions{
+		Version: readBuildVersion().Version, Cluster: cluster, Node: string(id), Logger: o.logger, Processors: []sdktrace.SpanProcessor{spans},
+	}
 	if o.registry != nil {
 		options.Registerer = prometheus.WrapRegistererWith(prometheus.Labels{"node": string(id)}, o.registry)
 	}
 	p, err := telemetry.Setup(ctx, options)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, spans.Shutdown(ctx))
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -72,7 +72,7 @@ Exit status:
 		a.memberCommand(), a.snapshotCommand(),
 		a.importCommand(), a.exportCommand(),
 		a.recoverCommand(),
-		a.benchCommand(), a.versionCommand(),
+		a.traceCommand(), a.benchCommand(), a.versionCommand(),
 	)
 	return root
 }

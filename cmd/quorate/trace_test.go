@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Spans of all nodes come over NATS, and what they wait for is drawn.
+func TestTraceShowsAWriteOnEveryNode(t *testing.T) {
+	c := startOperated(t)
+	out := c.must("trace", "put", "greeting", "hello")
+	if !regexp.MustCompile(`^revision \d+, trace [0-9a-f]{32}\n`).MatchString(out) {
+		t.Errorf("the result is not said first:\n%s", out)
+	}
+	for _, want := range []string{
+		`(?m)^\* kv\.put +client `,
+		`(?m)^\* +kv\.put +n[123] `,
+		`(?m)^\* +raft\.propose +n[123] `,
+		`(?m)^. +raft\.queue +n[123] RaftCore`,
+		`(?m)^. +raft\.replicate +n[123] `,
+		`critical path:`,
+	} {
+		if !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("no line matches %s in\n%s", want, out)
+		}
+	}
+	for _, id := range []string{"n1", "n2", "n3"} {
+		if !regexp.MustCompile(`(?m)^. +raft\.\S+ +` + id + ` `).MatchString(out) {
+			t.Errorf("no span of %s in\n%s", id, out)
+		}
+	}
+	if strings.Contains(out, "not collected") {
+		t.Errorf("spans are missing:\n%s", out)
+	}
+	if out := c.must("trace", "get", "greeting"); !regexp.MustCompile(`(?m)^\* kv\.get +client `).MatchString(out) || !strings.Contains(out, "5 bytes") {
+		t.Errorf("trace get:\n%s", out)
+	}
+}
+
+// The JSON form is that of OTLP: hexadecimal ids, the node's id an attribute of the resource.
+func TestTraceAsJSONIsOTLP(t *testing.T) {
+	c := startOperated(t)
+	out := c.must("trace", "put", "greeting", "hello", "--output", "json")
+	var got struct {
+		ResourceSpans []struct {
+			Resource struct {
+				Attributes []struct {
+					Key   string
+					Value struct{ StringValue string }
+				}
+			}
+			ScopeSpans []struct {
+				Spans []struct {
+					TraceID string `json:"traceId"`
+					SpanID  string `json:"spanId"`
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	nodes := map[string]bool{}
+	for _, r := range got.ResourceSpans {
+		for _, attribute := range r.Resource.Attributes {
+			if attribute.Key == "quorate.node" {
+				nodes[attribute.Value.StringValue] = true
+			}
+		}
+		for _, scope := range r.ScopeSpans {
+			for _, s := range scope.Spans {
+				if len(s.TraceID) != 32 || len(s.SpanID) != 16 {
+					t.Errorf("ids %q and %q are not hexadecimal", s.TraceID, s.SpanID)
+				}
+			}
+		}
+	}
+	if !nodes["n1"] || !nodes["n2"] || !nodes["n3"] {
+		t.Errorf("want resources of n1, n2 and n3, got %v", nodes)
+	}
+}
+
+func TestTraceSaysWhatItWants(t *testing.T) {
+	wantStatus(t, statusUsage, "put or get", "trace")
+}

@@ -12,6 +12,7 @@ import (
 	"quorate/node/raft"
 	"quorate/storage"
 	"quorate/storage/objectstore"
+	"quorate/telemetry"
 )
 
 // built is what a snapshot builder reports.
@@ -48,6 +49,8 @@ type builder struct {
 	whole bool
 	// rate bounds how fast the view is read, in bytes a second.
 	rate int
+	// telemetry gets spans of the work.
+	telemetry *telemetry.Telemetry
 	// keep are the log ids of snapshots that targets are fetching now.
 	keep []raft.LogID
 	// serves, if not zero, is the least index of a snapshot that would do: if shared has one already, none is built.
@@ -75,7 +78,7 @@ func (c *raftCore) build(ctx context.Context) {
 		return
 	}
 	b := &builder{
-		cluster: c.genesis.ClusterID(), view: view, base: s.manifest, whole: s.whole, rate: c.cfg.SnapshotRate,
+		cluster: c.genesis.ClusterID(), view: view, base: s.manifest, whole: s.whole, rate: c.cfg.SnapshotRate, telemetry: c.cfg.Telemetry,
 		meta: storage.SnapshotMeta{
 			Last: c.applied, Membership: c.appliedMembership.Membership, MembershipID: c.appliedMembership.ID, System: c.systemRecords(),
 		},
@@ -100,7 +103,9 @@ func (c *raftCore) build(ctx context.Context) {
 	c.group.Go(func() {
 		defer close(ended)
 		begun := time.Now()
+		ctx, span := traceWork(ctx, c.cfg.Telemetry, "raft.snapshot.build", onBuilder)
 		b.run(ctx, result)
+		endSnapshot(span, result.index, result.err)
 		result.took = time.Since(begun)
 		select {
 		case c.in.snapshot <- snapshotEvent{built: result}:
@@ -221,6 +226,8 @@ func worthDelta(base *objectstore.Manifest) bool {
 }
 
 func (b *builder) upload(ctx context.Context, blobs objectstore.Blobs, keep []objectstore.Layer, since raft.LogID, write func(io.Writer) error) (ref storage.SnapshotRef, m *objectstore.Manifest, sent uint64, err error) {
+	ctx, span := traceWork(ctx, b.telemetry, "raft.snapshot.upload", onBuilder)
+	defer func() { endSnapshot(span, b.meta.Last.Index, err) }()
 	options := objectstore.UploadOptions{}
 	if b.whole {
 		options.Resend = func(objectstore.Digest) bool { return true }

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"quorate/node/raft"
 	"quorate/storage"
 	"quorate/storage/objectstore"
@@ -36,7 +38,9 @@ type fetched struct {
 	manifest *objectstore.Manifest
 	staged   Staged
 	began    time.Time
-	err      error
+	// cause is the span of the offer, if that was traced.
+	cause trace.SpanContext
+	err   error
 }
 
 // fetcher brings one snapshot from the object store into the node's directory, verifies it, and prepares its state. It resumes what an
@@ -67,13 +71,15 @@ func (c *raftCore) fetch(ctx context.Context, ref storage.SnapshotRef) {
 		c.engine.FetchFailed(time.Now(), ref, false)
 		return
 	}
-	ctx, s.fetching = context.WithCancel(ctx)
+	ctx, s.fetching = context.WithCancel(trace.ContextWithSpanContext(ctx, c.tracing.offer))
 	f := &fetcher{from: s.shared, to: s.local, ref: ref, cluster: c.genesis.ClusterID(), sm: c.sm, progress: c.fetchProgress, inMemory: c.inMemory()}
 	s.status.Fetching = ref.Last.Index
 	c.logger.Info("fetching a snapshot", "index", ref.Last.Index, "bytes", ref.Bytes)
 	c.afterFetcher(func() {
-		result := &fetched{ref: ref, began: time.Now()}
+		result := &fetched{ref: ref, began: time.Now(), cause: trace.SpanContextFromContext(ctx)}
+		ctx, span := traceWork(ctx, c.cfg.Telemetry, "raft.snapshot.fetch", onFetcher)
 		f.run(ctx, result)
+		endSnapshot(span, ref.Last.Index, result.err)
 		select {
 		case c.in.snapshot <- snapshotEvent{fetched: result}:
 		case <-c.ended:
@@ -156,7 +162,10 @@ func (c *raftCore) fetchedSnapshot(f *fetched) error {
 		c.engine.FetchFailed(now, f.ref, false)
 		return c.forgetStaged(f)
 	}
-	if err := c.install(f); err != nil || c.inMemory() {
+	span := c.tracing.telemetry.Begin(f.cause, "raft.snapshot.install", onRaftCore, now)
+	err := c.install(f)
+	endSnapshot(span, f.ref.Last.Index, err)
+	if err != nil || c.inMemory() {
 		return err
 	}
 	c.afterFetcher(func() {

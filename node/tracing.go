@@ -134,6 +134,9 @@ func (t *tracing) proposed(p *pendingTrace, id raft.LogID) {
 // received begins the span of a peer's request, which ends with its answer.
 func (t *tracing) received(in *transport.Incoming, now time.Time) {
 	if !in.Trace.IsSampled() || !t.telemetry.Records(in.Trace) {
+		if _, offers := in.Request.(*raft.InstallRequest); offers {
+			t.offer = trace.SpanContext{}
+		}
 		return
 	}
 	name, appends := "", false
@@ -388,6 +391,14 @@ func traceWork(ctx context.Context, t *telemetry.Telemetry, name, goroutine stri
 	}
 	span := t.Begin(parent, name, goroutine, time.Time{})
 	return span.In(ctx), span
+}
+
+// endSnapshot ends the span of work on a snapshot.
+func endSnapshot(span telemetry.Span, index uint64, err error) {
+	if span.Sampled() {
+		span.Set(attrIndex(index))
+		span.End(time.Time{}, err)
+	}
 }
 
 // Attributes, after the conventions for messaging where there are any.

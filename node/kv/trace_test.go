@@ -128,7 +128,7 @@ func nodeOf(s tracetest.SpanStub) string {
 func attributeOf(s tracetest.SpanStub, key attribute.Key) string {
 	for _, kv := range s.Attributes {
 		if kv.Key == key {
-			return kv.Value.Emit()
+			return kv.Value.String()
 		}
 	}
 	return ""

@@ -21,8 +21,10 @@ type built struct {
 	manifest *objectstore.Manifest
 	// local is the log id of the snapshot in the node's own directory, if one was written there.
 	local raft.LogID
-	sent  uint64
-	took  time.Duration
+	// held: it is in the node's own directory, because there is no JetStream.
+	held bool
+	sent uint64
+	took time.Duration
 	// waiting are those who asked for it.
 	waiting []func(storage.SnapshotRef, error)
 	// wanted: a target needs it, whoever else asked.
@@ -40,9 +42,11 @@ type builder struct {
 	cluster raft.ClusterID
 	// shared, when not nil, gets the snapshot; local, when not nil, gets it before that.
 	shared objectstore.Blobs
-	local  *objectstore.Directory
-	view   Snapshot
-	meta   storage.SnapshotMeta
+	// held, when not nil, gets it in place of shared while there is no JetStream.
+	held  *objectstore.Directory
+	local *objectstore.Directory
+	view  Snapshot
+	meta  storage.SnapshotMeta
 	// base is the newest complete snapshot in shared, if it is known: what it has is not sent again.
 	base *objectstore.Manifest
 	// whole: base is not to be trusted.
@@ -84,7 +88,7 @@ func (c *raftCore) build(ctx context.Context) {
 		},
 	}
 	if c.engine.Role() == raft.Leader {
-		b.shared = s.shared
+		b.shared, b.held = s.shared, s.held
 		if len(result.waiting) == 0 && result.wanted {
 			b.serves = max(1, c.log.Purged().Index)
 		}
@@ -174,6 +178,22 @@ func (b *builder) run(ctx context.Context, result *built) {
 	if b.shared == nil {
 		return
 	}
+	// How long what no snapshot names may stay. Nobody else writes to the node's own directory.
+	grace := 10 * time.Minute
+	if b.held != nil {
+		if _, err := b.shared.Stat(ctx, "jetstream"); objectstore.WithoutJetStream(err) {
+			b.shared, grace, result.held = b.held, 0, true
+		}
+		// Of what was held before, two stay while it is needed, and nothing that a failed build has left.
+		newest := 0
+		if result.held {
+			newest = 2
+		}
+		if err := sweepSnapshots(ctx, b.held, newest, b.keep, 0); err != nil {
+			result.err = fmt.Errorf("remove old snapshots: %w", err)
+			return
+		}
+	}
 	if b.base == nil && !b.whole {
 		ref, base, err := newestSnapshot(ctx, b.shared)
 		switch {
@@ -197,7 +217,6 @@ func (b *builder) run(ctx context.Context, result *built) {
 		return
 	}
 	// What cannot be removed now can be later.
-	const grace = 10 * time.Minute
 	_ = sweepSnapshots(ctx, b.shared, 2, b.keep, grace)
 }
 
@@ -302,8 +321,8 @@ func (c *raftCore) builtSnapshot(r *built) {
 	s.builtIndex, s.builtBytes = r.index, r.bytes
 	if r.manifest != nil {
 		c.adoptSnapshot(r.ref, r.manifest)
-		s.status.Sent, s.status.Took = r.sent, r.took
-		c.logger.Info("snapshot complete", "index", r.ref.Last.Index, "bytes", r.ref.Bytes, "sent", r.sent, "took", r.took)
+		s.status.Sent, s.status.Took, s.status.Held = r.sent, r.took, r.held
+		c.logger.Info("snapshot complete", "index", r.ref.Last.Index, "bytes", r.ref.Bytes, "sent", r.sent, "took", r.took, "held", r.held)
 	}
 	for _, answer := range r.waiting {
 		answer(r.ref, nil)

@@ -72,7 +72,7 @@ func (c *raftCore) fetch(ctx context.Context, ref storage.SnapshotRef) {
 		return
 	}
 	ctx, s.fetching = context.WithCancel(trace.ContextWithSpanContext(ctx, c.tracing.offer))
-	f := &fetcher{from: s.shared, to: s.local, ref: ref, cluster: c.genesis.ClusterID(), sm: c.sm, progress: c.fetchProgress, inMemory: c.inMemory()}
+	f := &fetcher{from: c.partsFrom(), to: s.local, ref: ref, cluster: c.genesis.ClusterID(), sm: c.sm, progress: c.fetchProgress, inMemory: c.inMemory()}
 	s.status.Fetching = ref.Last.Index
 	c.logger.Info("fetching a snapshot", "index", ref.Last.Index, "bytes", ref.Bytes)
 	c.afterFetcher(func() {

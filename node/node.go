@@ -152,7 +152,7 @@ func (n *Node) live(ctx context.Context, group *sync.WaitGroup, restored restore
 	waiter := &syncWaiter{items: syncing, durable: n.in.durable, fail: n.fail, metrics: n.metrics}
 	group.Go(func() { waiter.run(ctx) })
 	core := n.newCore(genesis, restored, syncing, group)
-	if core.snapshots, err = n.newSnapshots(genesis.ClusterID()); err != nil {
+	if core.snapshots, err = n.newSnapshots(ctx, genesis.ClusterID()); err != nil {
 		return err
 	}
 	core.snapshots.localLast = restored.local

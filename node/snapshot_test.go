@@ -1,7 +1,6 @@
 package node_test
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -142,25 +141,25 @@ func TestWithoutJetStreamTheClusterServesAndSaysSo(t *testing.T) {
 	c.tune = func(cfg *node.Config) { cfg.SnapshotEntries, cfg.KeepEntries = 20, 5 }
 	c.start("n1")
 	want := c.fill(nil, 60)
-	status, err := c.nodes["n1"].Wait(within(t, 20*time.Second), func(s node.Status) bool { return s.Snapshot.Problem != "" })
+	status, err := c.nodes["n1"].Wait(within(t, 20*time.Second), func(s node.Status) bool { return s.Snapshot.Held && s.PurgedIndex > 0 })
+	if err != nil || status.Snapshot.Problem != "" {
+		t.Fatalf("%v: %+v", err, c.nodes["n1"].Status())
+	}
+	held, err := c.nodes["n1"].Snapshot(within(t, 20*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(strings.Join(status.Warnings, " "), "the log is kept") || status.PurgedIndex != 0 {
-		t.Fatalf("%+v", status)
-	}
-	if _, err := c.nodes["n1"].Snapshot(within(t, 20*time.Second)); !errors.Is(err, objectstore.ErrUnavailable) {
-		t.Errorf("%v", err)
-	}
-	c.holds("n1", c.fill(want, 1))
+	want = c.fill(want, 40)
+	c.holds("n1", want)
 	// It comes back by itself when JetStream does.
 	port := c.server.Port()
 	if err := c.server.Close(); err != nil {
 		t.Fatal(err)
 	}
 	c.server = startNATSAt(t, port, t.TempDir())
+	c.fill(want, 40)
 	if _, err := c.nodes["n1"].Wait(within(t, 30*time.Second), func(s node.Status) bool {
-		return s.Snapshot.Problem == "" && s.Snapshot.Index > 0 && s.PurgedIndex > 0
+		return !s.Snapshot.Held && s.Snapshot.Index > held.Last.Index
 	}); err != nil {
 		t.Fatal(err, c.nodes["n1"].Status().Snapshot)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/nats-io/nats.go"
 
 	"quorate/node/raft"
 	"quorate/storage"
@@ -21,6 +22,9 @@ type snapshots struct {
 	shared objectstore.Blobs
 	// local is this node's own directory: what is fetched goes there, and, for a state machine in memory, its newest state.
 	local *objectstore.Directory
+	// held is where this node keeps snapshots for others while there is no JetStream; conn is how they are asked for. nil if there is none.
+	held *objectstore.Directory
+	conn *nats.Conn
 	// newest complete one in shared that this node knows of, with what a next one can build on.
 	newest   storage.SnapshotRef
 	manifest *objectstore.Manifest
@@ -69,6 +73,8 @@ type SnapshotStatus struct {
 	// InstalledIndex and InstallTook: the newest one that this node installed, and how long that took, from the offer on.
 	InstalledIndex uint64        `json:"installed_index,omitempty"`
 	InstallTook    time.Duration `json:"install_took_ns,omitempty"`
+	// Held: the newest one that this node built is in its own directory, and others get it from there, because there is no JetStream.
+	Held bool `json:"held,omitempty"`
 	// Problem says why no snapshot could be built or fetched, until one is.
 	Problem string `json:"problem,omitempty"`
 }
@@ -83,17 +89,23 @@ type snapshotEvent struct {
 // snapshotsDir is the part of the node's directory for snapshots.
 const snapshotsDir = "snapshots"
 
-func (n *Node) newSnapshots(cluster raft.ClusterID) (snapshots, error) {
+func (n *Node) newSnapshots(ctx context.Context, cluster raft.ClusterID) (snapshots, error) {
 	s := snapshots{shared: n.cfg.Snapshots}
 	if conn := n.links.snapshotConn(); s.shared == nil && conn != nil {
 		bucket, err := objectstore.NewBucket(conn, n.cfg.Prefix+"-"+n.cfg.Cluster, cluster, objectstore.BucketOptions{Replicas: n.cfg.SnapshotReplicas})
 		if err != nil {
 			return s, fmt.Errorf("snapshots: %w", err)
 		}
-		s.shared = bucket
+		s.shared, s.conn = bucket, conn
 	}
 	if n.cfg.Dir != "" {
 		s.local = objectstore.NewDirectory(vfs.Default, filepath.Join(n.cfg.Dir, snapshotsDir))
+	}
+	if s.conn != nil && s.local != nil {
+		s.held = objectstore.NewDirectory(vfs.Default, filepath.Join(n.cfg.Dir, heldDir))
+		if err := n.serveParts(ctx, s.conn, cluster, s.held, s.local); err != nil {
+			return s, fmt.Errorf("snapshots: %w", err)
+		}
 	}
 	return s, nil
 }

@@ -1,0 +1,82 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+	"testing/iotest"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"quorate/node/raft"
+	"quorate/storage/objectstore"
+	"quorate/transport/embednats"
+)
+
+// A part that one node stops sending in the middle comes on from another, where the first one stopped. What nobody has is not found,
+// when the node says so that offered it.
+func TestAPartGoesOnFromAnotherNode(t *testing.T) {
+	server, err := embednats.Start(embednats.Options{Host: "127.0.0.1", Port: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Close() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	part := make([]byte, 5*pieceBytes+123)
+	random := rand.NewChaCha8([32]byte{1})
+	_, _ = random.Read(part)
+	cluster := raft.ClusterID{1}
+	stop := map[raft.NodeID]func(){}
+	for _, id := range []raft.NodeID{"n1", "n2"} {
+		dir := objectstore.NewDirectory(vfs.NewMem(), string(id))
+		if err := dir.Put(ctx, "part-1", int64(len(part)), bytes.NewReader(part)); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := server.Connect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop[id] = conn.Close
+		defer conn.Close()
+		n := &Node{cfg: Config{Prefix: "quorate", Cluster: "test", ID: id}, logger: slog.New(slog.DiscardHandler)}
+		if err := n.serveParts(ctx, conn, cluster, dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn, err := server.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	empty := objectstore.NewDirectory(vfs.NewMem(), "empty")
+	from := &heldParts{Blobs: empty, conn: conn, prefix: "quorate", cluster: "test", id: cluster, nodes: []raft.NodeID{"n1", "n2"}}
+	r, err := from.Get(ctx, "part-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := make([]byte, 2*pieceBytes)
+	if _, err := io.ReadFull(r, begin); err != nil {
+		t.Fatal(err)
+	}
+	stop["n1"]()
+	rest, err := io.ReadAll(iotest.OneByteReader(r))
+	if err != nil || !bytes.Equal(append(begin, rest...), part) {
+		t.Fatalf("%d bytes of %d: %v", len(begin)+len(rest), len(part), err)
+	}
+	// The first node has the last word on what is missing; while it is away, nobody knows.
+	if _, err := from.Get(ctx, "part-2"); !errors.Is(err, objectstore.ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+	from.nodes = []raft.NodeID{"n2"}
+	if _, err := from.Get(ctx, "part-2"); !errors.Is(err, objectstore.ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+}

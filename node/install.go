@@ -37,7 +37,7 @@ func (c *raftCore) install(f *fetched) error {
 	c.lastTime = max(c.lastTime, c.appliedTime)
 	c.appliedMembership = raft.MembershipAt{ID: meta.MembershipID, Membership: meta.Membership}
 	c.proposals.passed(meta.Last.Index)
-	c.engine.Installed(time.Now(), meta.Last, c.appliedMembership)
+	c.engine.Installed(time.Now(), meta.Last, c.appliedMembership, raft.SettingAt{}) // no setting: this node takes no EntrySetting yet
 	c.reads.applied(c.applied.Index)
 	s := &c.snapshots
 	s.localLast = meta.Last

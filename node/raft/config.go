@@ -13,6 +13,9 @@ type Config struct {
 	// ElectionTimeout is the least time without a leader before a node stands; the actual one is drawn from
 	// [ElectionTimeout, 2*ElectionTimeout). A leader without a quorum steps down after ElectionTimeout.
 	ElectionTimeout time.Duration
+	// ClockDrift is the part of a lease, in percent, by which a leader gives it up early, because its clock may run slower than a
+	// voter's; 0 for 10.
+	ClockDrift int
 	// Rand is the source of randomness. The engine has no other.
 	Rand *rand.Rand
 }
@@ -26,6 +29,8 @@ type Restored struct {
 	Committed LogID
 	// Memberships in log order: the newest at or below Committed first, then those of later entries.
 	Memberships []MembershipAt
+	// Settings likewise; none if no setting was ever changed.
+	Settings []SettingAt
 }
 
 // MembershipAt is a configuration and the log id of its entry. That of the genesis is zero.

@@ -7,7 +7,7 @@ import "time"
 // Elect makes the node stand for election now. A leader, and who may not stand, ignores it. It reports whether the node stands.
 func (e *Engine) Elect(now time.Time) bool {
 	e.step(now)
-	if e.leading != nil || !e.mayStand() || e.diskStalled() {
+	if e.leading != nil || !e.mayStand() || e.diskStalled() || e.bound(false) {
 		return false
 	}
 	e.startPreVote()

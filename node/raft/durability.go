@@ -66,6 +66,10 @@ func (e *Engine) appendEntry(entry Entry) {
 		e.memberships = append(e.memberships, MembershipAt{ID: entry.ID, Membership: entry.Membership})
 		e.out.Changed = true
 	}
+	if entry.Kind == EntrySetting && entry.Setting != nil {
+		e.settings = append(e.settings, SettingAt{ID: entry.ID, Setting: *entry.Setting})
+		e.out.Changed = true
+	}
 }
 
 // truncate removes the entry at from and all after it.
@@ -85,6 +89,10 @@ func (e *Engine) truncate(from uint64) {
 	// A configuration is undone with its entry: the one before it, wherever that stands, is in force again (paper section 6).
 	for n := len(e.memberships); n > 1 && e.memberships[n-1].ID.Index >= from; n-- {
 		e.memberships = e.memberships[:n-1]
+		e.out.Changed = true
+	}
+	for n := len(e.settings); n > 1 && e.settings[n-1].ID.Index >= from; n-- {
+		e.settings = e.settings[:n-1]
 		e.out.Changed = true
 	}
 	e.refuseGatedAfter(from - 1)

@@ -32,6 +32,13 @@ func (e *Engine) mayStand() bool {
 // startPreVote asks the others whether they would vote for this node. That changes nothing here or there.
 func (e *Engine) startPreVote() {
 	e.awaitElection()
+	if until := e.promised(false); e.now.Before(until) {
+		e.campaign = nil
+		if e.following.deadline.Before(until) {
+			e.following.deadline = until
+		}
+		return // its own vote is promised like any
+	}
 	e.following.tries++
 	e.campaign = newCampaign(true, e.vote.Term+1)
 	e.out.Changed = true
@@ -123,10 +130,14 @@ func (e *Engine) countVotes() {
 	m := e.Membership()
 	switch {
 	case m.HasQuorum(func(x Member) bool { return c.granted[x.ID] }):
-		if c.pre {
-			e.startVote()
-		} else {
+		switch {
+		case !c.pre:
 			e.becomeLeader()
+		case e.bound(false):
+			e.campaign = nil // a snapshot brought leases while it asked
+			e.out.Changed = true
+		default:
+			e.startVote()
 		}
 	case !m.HasQuorum(func(x Member) bool { return !c.refused[x.ID] }):
 		// It cannot be won any more. Wait for the deadline that the campaign set.
@@ -140,6 +151,10 @@ func (e *Engine) VoteRequested(now time.Time, req *VoteRequest, to ReplyTo) {
 	e.step(now)
 	if wrong := req.malformed(e.cfg.Self); wrong != "" {
 		e.violation("vote request of %v: %s", req.Candidate, wrong)
+		e.refuseVote(req, to)
+		return
+	}
+	if e.bound(req.Transfer) {
 		e.refuseVote(req, to)
 		return
 	}

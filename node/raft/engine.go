@@ -35,7 +35,11 @@ type Engine struct {
 	log  LogView
 	// memberships: the newest committed one first, then those of later entries. The last one is in force.
 	memberships []MembershipAt
-	commit      uint64
+	// settings likewise.
+	settings []SettingAt
+	commit   uint64
+	// started is when this engine was made: what its node promised before, it does not know.
+	started time.Time
 
 	// seq numbers the writes handed out.
 	seq  uint64
@@ -68,16 +72,22 @@ func New(cfg Config, restored Restored, now time.Time) *Engine {
 		vote:        restored.Vote,
 		log:         restored.Log,
 		memberships: slices.Clone(restored.Memberships),
+		settings:    slices.Clone(restored.Settings),
+		started:     now,
 		commit:      restored.Committed.Index,
 	}
 	if len(e.memberships) == 0 || e.memberships[0].ID.Index > e.commit {
 		// A node that waits to be added: it knows nobody, and no quorum; or that was, by an entry which may still be undone.
 		e.memberships = slices.Insert(e.memberships, 0, MembershipAt{Membership: &Membership{}})
 	}
+	if len(e.settings) == 0 || e.settings[0].ID.Index > e.commit {
+		e.settings = slices.Insert(e.settings, 0, SettingAt{}) // instant failover
+	}
 	e.log.runs = slices.Clone(e.log.runs) // purging changes it in place
 	e.disk.index = e.log.last.Index
 	e.snapshotKnown = e.log.purged
 	e.trimMemberships()
+	e.trimSettings()
 	e.resetElectionDeadline()
 	if m := e.Membership(); m.IsVoter(cfg.Self) && m.HasQuorum(func(x Member) bool { return x.Peer == cfg.Self }) {
 		e.following.deadline = now // nobody else to wait for
@@ -158,6 +168,7 @@ func (e *Engine) trimMemberships() {
 func (e *Engine) setCommit(index uint64) {
 	e.commit = index
 	e.trimMemberships()
+	e.trimSettings()
 	e.out.Changed = true
 }
 

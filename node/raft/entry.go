@@ -23,7 +23,7 @@ const (
 
 // Entry is one record of the replicated log.
 //
-// The engine reads ID, Kind and Membership only. Payload and encoded form pass through it untouched.
+// The engine reads ID, Kind, Membership and Setting only. Payload and encoded form pass through it untouched.
 type Entry struct {
 	ID   LogID
 	Kind EntryKind
@@ -37,6 +37,8 @@ type Entry struct {
 	Data []byte
 	// Membership is the decoded payload of an EntryMembership, else nil.
 	Membership *Membership
+	// Setting is the decoded payload of an EntrySetting, else nil.
+	Setting *Setting
 	// Raw is the encoded form with its checksum: made once by the leader, then the same bytes on every wire and disk.
 	Raw []byte
 }

@@ -19,7 +19,7 @@ func (e *Engine) electionScale() time.Duration {
 // mayProbe reports whether the node wants to know if its leader is there: it has one, and could stand in its place.
 func (e *Engine) mayProbe() bool {
 	f := &e.following
-	return e.leading == nil && f.leader != (Peer{}) && !f.gone && !f.probing && e.mayStand()
+	return e.leading == nil && f.leader != (Peer{}) && !f.gone && !f.probing && e.promiseTime() == 0 && e.mayStand()
 }
 
 func (e *Engine) tickProbe() {
@@ -45,7 +45,7 @@ func (e *Engine) ProbeAnswer(now time.Time, peer Peer, gone bool, roundTrip time
 		return
 	}
 	f.probeAt = now.Add(e.cfg.HeartbeatInterval)
-	if !gone || f.heard.After(f.probedAt) {
+	if !gone || f.heard.After(f.probedAt) || e.promiseTime() > 0 { // leases: nobody's absence ends a promise
 		e.refuseHeld()
 		return
 	}

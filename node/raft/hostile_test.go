@@ -267,7 +267,7 @@ func TestAnInstallationMakesNoOldAnswerUntrue(t *testing.T) {
 	b.append(2, 2, LogID{Term: 1, Index: 1}, 0, 2, 2) // from n2, who waits for an answer
 	asked := b.to
 	b.offer(3, 3, ref(3, 9)) // n3 leads now, and its log has something else there
-	b.e.Installed(b.now, LogID{Term: 3, Index: 9}, MembershipAt{Membership: voters(3)})
+	b.e.Installed(b.now, LogID{Term: 3, Index: 9}, MembershipAt{Membership: voters(3)}, SettingAt{})
 	out := b.flush()
 	b.e.Durable(b.now, 99)
 	replies := slices.Concat(out.AppendReplies, b.flush().AppendReplies)
@@ -288,7 +288,7 @@ func TestAnInstallationAnswersThePresentLeadersAppends(t *testing.T) {
 	b.append(2, 2, LogID{Term: 1, Index: 1}, 0, 2, 2)
 	asked := b.to
 	b.offer(2, 2, ref(2, 9))
-	b.e.Installed(b.now, LogID{Term: 2, Index: 9}, MembershipAt{Membership: voters(3)})
+	b.e.Installed(b.now, LogID{Term: 2, Index: 9}, MembershipAt{Membership: voters(3)}, SettingAt{})
 	out := b.flush()
 	b.e.Durable(b.now, 99)
 	for _, r := range slices.Concat(out.AppendReplies, b.flush().AppendReplies) {
@@ -302,7 +302,7 @@ func TestAnInstallationWaitsForTheVoteToBeDurable(t *testing.T) {
 	b := newBench(t, voters(3), terms{1})
 	b.slow = true
 	b.offer(2, 7, ref(6, 9)) // a new term
-	b.e.Installed(b.now, LogID{Term: 6, Index: 9}, MembershipAt{Membership: voters(3)})
+	b.e.Installed(b.now, LogID{Term: 6, Index: 9}, MembershipAt{Membership: voters(3)}, SettingAt{})
 	if out := b.flush(); len(out.AppendReplies) != 0 {
 		t.Fatal("it tells of a term that is not on its disk")
 	}
@@ -361,7 +361,7 @@ func TestANodeWhoseFirstConfigurationIsUndoneKnowsNobodyAgain(t *testing.T) {
 func TestASnapshotWithoutAConfigurationDoesNotPanic(t *testing.T) {
 	b := newBench(t, voters(3), terms{1})
 	b.offer(2, 2, ref(2, 9))
-	b.e.Installed(b.now, LogID{Term: 2, Index: 9}, MembershipAt{})
+	b.e.Installed(b.now, LogID{Term: 2, Index: 9}, MembershipAt{}, SettingAt{})
 	b.flush()
 	b.tick(2 * timeout)
 	b.wantRole(Follower)
@@ -373,7 +373,7 @@ func TestAnInstallationOverWritesThatAreNotDurableKeepsTheTail(t *testing.T) {
 	b.append(2, 2, LogID{Term: 1, Index: 1}, 0, 2, 2, 2, 2) // 2 to 5, on their way to disk
 	asked := b.to
 	b.offer(2, 2, ref(2, 3))
-	b.e.Installed(b.now, LogID{Term: 2, Index: 3}, MembershipAt{Membership: voters(3)})
+	b.e.Installed(b.now, LogID{Term: 2, Index: 3}, MembershipAt{Membership: voters(3)}, SettingAt{})
 	out := b.flush()
 	if b.e.LastLogID().Index != 5 || b.e.DurableIndex() != 3 || b.e.Applicable() != 3 {
 		t.Fatalf("log to %v, durable to %d", b.e.LastLogID(), b.e.DurableIndex())

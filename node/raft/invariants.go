@@ -8,7 +8,7 @@ import (
 // Check returns what is wrong with the engine's state, or nil: the invariants that its fields state, in one place. Tests and
 // the simulator call it after each step; it costs too much for a running node.
 func (e *Engine) Check() error {
-	return errors.Join(e.log.check(), e.checkDisk(), e.checkMemberships(), e.checkSnapshots(), e.checkRole())
+	return errors.Join(e.log.check(), e.checkDisk(), e.checkMemberships(), e.checkSettings(), e.checkSnapshots(), e.checkRole())
 }
 
 func (v *LogView) check() error {
@@ -94,6 +94,23 @@ func (e *Engine) checkMemberships() error {
 		case at.ID.Index > e.log.purged.Index && !e.log.Has(at.ID):
 			return fmt.Errorf("membership of entry %v, which is not in the log", at.ID)
 		}
+	}
+	return nil
+}
+
+func (e *Engine) checkSettings() error {
+	for i, at := range e.settings {
+		switch {
+		case i > 0 && at.ID.Index <= e.settings[i-1].ID.Index:
+			return fmt.Errorf("setting of entry %v after that of %v", at.ID, e.settings[i-1].ID)
+		case (i == 0) != (at.ID.Index <= e.commit):
+			return fmt.Errorf("setting of entry %v is number %d, and the commit index is %d", at.ID, i, e.commit)
+		case at.ID.Index > e.log.purged.Index && !e.log.Has(at.ID):
+			return fmt.Errorf("setting of entry %v, which is not in the log", at.ID)
+		}
+	}
+	if len(e.settings) == 0 {
+		return errors.New("no setting")
 	}
 	return nil
 }

@@ -17,6 +17,8 @@ type leading struct {
 	successors []NodeID
 	reads      reads
 	transfer   *transfer
+	// released: it told a voter to stand, which frees all of their promises. It has no lease any more.
+	released bool
 	// beat is the newest heartbeat that was asked for by hand.
 	beat uint64
 	// nextTick is when the leader looks at its quorum and refreshes its workers.

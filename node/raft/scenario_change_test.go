@@ -187,6 +187,6 @@ func (n *clusterNode) install(ref SnapshotRef) {
 		w.Append, w.TruncateFrom = nil, 0
 	}
 	n.baseMembership = membership
-	n.engine.Installed(c.now, ref.Last, membership)
+	n.engine.Installed(c.now, ref.Last, membership, SettingAt{})
 	c.say("%s has installed the snapshot of %v", n.self.ID, ref.Last)
 }

@@ -137,7 +137,7 @@ func (e *Engine) MayInstall(last LogID) bool { return last.Index > e.commit && e
 
 // Installed tells that the state machine's state is that of a snapshot now, durably, and that the log was reset to it or, if it had
 // the snapshot's last entry, purged up to there: what follows a matching entry is kept.
-func (e *Engine) Installed(now time.Time, last LogID, membership MembershipAt) {
+func (e *Engine) Installed(now time.Time, last LogID, membership MembershipAt, setting SettingAt) {
 	e.step(now)
 	if last.Index <= e.commit {
 		e.endInstalling()
@@ -172,6 +172,13 @@ func (e *Engine) Installed(now time.Time, last LogID, membership MembershipAt) {
 		}
 	}
 	e.memberships = later
+	settings := []SettingAt{setting}
+	for _, at := range e.settings {
+		if kept && at.ID.Index > last.Index {
+			settings = append(settings, at)
+		}
+	}
+	e.settings = settings
 	e.snapshotKnown = maxLogID(e.snapshotKnown, last)
 	e.setCommit(last.Index)
 	e.releaseGated()

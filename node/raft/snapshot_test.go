@@ -38,7 +38,7 @@ func TestInstallIgnoresOlderKeepsATailAndReplacesConflicts(t *testing.T) {
 		t.Fatalf("asked again it fetches again: %+v", again)
 	}
 	m := MembershipAt{ID: LogID{Term: 1, Index: 1}, Membership: voters(5)}
-	b.e.Installed(b.now, LogID{Term: 1, Index: 2}, m)
+	b.e.Installed(b.now, LogID{Term: 1, Index: 2}, m, SettingAt{})
 	out = b.flush()
 	if b.e.LastLogID() != (LogID{Term: 1, Index: 4}) || b.e.Commit() != 2 || b.e.Membership() != m.Membership {
 		t.Fatalf("log to %v, commit %d, %v", b.e.LastLogID(), b.e.Commit(), b.e.Membership())
@@ -49,7 +49,7 @@ func TestInstallIgnoresOlderKeepsATailAndReplacesConflicts(t *testing.T) {
 	// One that contradicts the log: all of it goes.
 	b = newBench(t, voters(3), terms{1, 1, 1, 1})
 	b.offer(2, 3, ref(2, 3))
-	b.e.Installed(b.now, LogID{Term: 2, Index: 3}, m)
+	b.e.Installed(b.now, LogID{Term: 2, Index: 3}, m, SettingAt{})
 	b.flush()
 	if b.e.LastLogID() != (LogID{Term: 2, Index: 3}) || b.e.Commit() != 3 || b.e.DurableIndex() != 3 {
 		t.Fatalf("log to %v, commit %d", b.e.LastLogID(), b.e.Commit())
@@ -63,7 +63,7 @@ func TestAnInstallationAmongWritesThatAreNotDurable(t *testing.T) {
 	b.slow = true
 	b.append(2, 2, LogID{Term: 1, Index: 1}, 0, 2, 2) // 2 and 3, on their way to disk
 	b.offer(2, 2, ref(2, 9))
-	b.e.Installed(b.now, LogID{Term: 2, Index: 9}, MembershipAt{Membership: voters(3)})
+	b.e.Installed(b.now, LogID{Term: 2, Index: 9}, MembershipAt{Membership: voters(3)}, SettingAt{})
 	out := b.flush()
 	if b.e.DurableIndex() != 9 || b.e.LastLogID().Index != 9 {
 		t.Fatalf("durable to %d of %v", b.e.DurableIndex(), b.e.LastLogID())

@@ -111,6 +111,7 @@ func (e *Engine) advanceTransfer() {
 }
 
 func (e *Engine) timeoutNow(to Peer) {
+	e.leading.released = true
 	e.out.TimeoutNow = append(e.out.TimeoutNow, SendTimeoutNow{To: to, Request: TimeoutNowRequest{Term: e.vote.Term, Leader: e.cfg.Self}})
 }
 
@@ -120,7 +121,7 @@ func (e *Engine) TimeoutNow(now time.Time, req *TimeoutNowRequest, to ReplyTo) {
 	e.step(now)
 	resp := TimeoutNowResponse{From: e.cfg.Self, Term: e.vote.Term}
 	if req.Term == e.vote.Term && req.Term > 0 && e.leading == nil && e.following.leader == req.Leader &&
-		req.Leader.ID != "" && e.Membership().IsVoter(e.cfg.Self) && !e.diskStalled() && !e.following.quiet {
+		req.Leader.ID != "" && e.Membership().IsVoter(e.cfg.Self) && !e.diskStalled() && !e.following.quiet && !e.bound(true) {
 		resp.Standing = true
 		e.following.removed = false // who leads counts it among the voters
 		e.startVote()

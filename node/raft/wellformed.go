@@ -43,6 +43,9 @@ func (r *AppendRequest) malformed(self Peer) string {
 		if entry.Kind == EntryMembership && (entry.Membership == nil || entry.Membership.Validate() != nil) {
 			return "entry has no valid membership"
 		}
+		if entry.Kind == EntrySetting && (entry.Setting == nil || entry.Setting.Validate() != nil) {
+			return "entry has no valid setting"
+		}
 		before = entry.ID
 	}
 	return ""

@@ -120,7 +120,7 @@ func (p *process) install(fetched []stored) bool {
 			p.disk.reset(s.ref.Last)
 		}
 		w.trace.add(w.now, "INSTALLS", p.index, -1, s.ref.Last.Index, s.ref.Last.Term, nil)
-		p.engine.Installed(w.time(), s.ref.Last, s.membership)
+		p.engine.Installed(w.time(), s.ref.Last, s.membership, raft.SettingAt{})
 		p.settle()
 	}
 	return true

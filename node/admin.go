@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,107 +29,6 @@ type adminAnswer struct {
 	Error   string          `json:"error,omitempty"`
 	Code    string          `json:"code,omitempty"`
 	Details json.RawMessage `json:"details,omitempty"`
-}
-
-// AdminError is an error of another node's, as it came over the wire, of a kind that this package does not tell apart.
-type AdminError struct {
-	Code    string
-	Message string
-}
-
-func (e *AdminError) Error() string { return e.Message }
-
-// Codes of errors on the wire.
-const (
-	codeNotLeader   = "not-leader"
-	codeChanged     = "membership-changed"
-	codePending     = "change-pending"
-	codeBehind      = "not-caught-up"
-	codeRisk        = "quorum-at-risk"
-	codeReplaced    = "replaced"
-	codeUnreachable = "unreachable"
-	codeTransfer    = "transfer"
-	codeUnknown     = "unknown-outcome"
-	codeConfig      = "bad-request"
-	codeStopped     = "stopped"
-	codeOther       = "other"
-)
-
-func encodeAdminError(err error) adminAnswer {
-	answer := adminAnswer{Error: err.Error(), Code: codeOther}
-	var (
-		notLeader   *NotLeaderError
-		changed     *raft.ChangedError
-		behind      *raft.NotCaughtUpError
-		risk        *raft.QuorumAtRiskError
-		replaced    *raft.ReplacedError
-		unreachable *UnreachableError
-		transfer    *raft.TransferError
-	)
-	var details any
-	switch {
-	case errors.Is(err, ErrUnknownOutcome):
-		answer.Code = codeUnknown
-	case errors.As(err, &notLeader):
-		answer.Code, details = codeNotLeader, notLeader
-	case errors.As(err, &changed):
-		answer.Code, details = codeChanged, changed
-	case errors.As(err, &behind):
-		answer.Code, details = codeBehind, behind
-	case errors.As(err, &risk):
-		answer.Code, details = codeRisk, risk
-	case errors.As(err, &replaced):
-		answer.Code, details = codeReplaced, replaced
-	case errors.As(err, &unreachable):
-		answer.Code, details = codeUnreachable, map[string]any{"Node": unreachable.Node}
-	case errors.As(err, &transfer):
-		answer.Code, details = codeTransfer, transfer
-	case errors.Is(err, raft.ErrChangePending), errors.Is(err, raft.ErrTransferring), errors.Is(err, raft.ErrNotReady):
-		answer.Code = codePending
-	case errors.Is(err, ErrConfig):
-		answer.Code = codeConfig
-	case errors.Is(err, ErrStopped), errors.Is(err, ErrNotInitialized):
-		answer.Code = codeStopped
-	}
-	if details != nil {
-		if b, err := json.Marshal(details); err == nil {
-			answer.Details = b
-		}
-	}
-	return answer
-}
-
-func (a *adminAnswer) err() error {
-	if a.Code == "" {
-		return nil
-	}
-	typed := func(target error) error {
-		if len(a.Details) == 0 || json.Unmarshal(a.Details, target) != nil {
-			return &AdminError{Code: a.Code, Message: a.Error}
-		}
-		return target
-	}
-	switch a.Code {
-	case codeNotLeader:
-		return typed(&NotLeaderError{})
-	case codeChanged:
-		return typed(&raft.ChangedError{})
-	case codeBehind:
-		return typed(&raft.NotCaughtUpError{})
-	case codeRisk:
-		return typed(&raft.QuorumAtRiskError{})
-	case codeReplaced:
-		return typed(&raft.ReplacedError{})
-	case codeTransfer:
-		return typed(&raft.TransferError{})
-	case codeUnknown:
-		return fmt.Errorf("%w: %s", ErrUnknownOutcome, a.Error)
-	case codePending:
-		return fmt.Errorf("%w: %s", raft.ErrChangePending, a.Error)
-	case codeConfig:
-		return fmt.Errorf("%w: %s", ErrConfig, a.Error)
-	}
-	return &AdminError{Code: a.Code, Message: a.Error}
 }
 
 // onLeader does what only the leader can do: here, or by asking the node that leads.
@@ -229,6 +129,9 @@ var adminOps = map[string]func(ctx context.Context, n *Node, args []byte) (any, 
 	"heartbeat": func(ctx context.Context, n *Node, _ []byte) (any, error) { return nil, n.Heartbeat(ctx) },
 }
 
+// adminReads change nothing.
+var adminReads = []string{"members"}
+
 func decodeArgs(b []byte, args any) error {
 	if len(b) == 0 {
 		return nil
@@ -271,6 +174,8 @@ func (a *Admin) call(ctx context.Context, id raft.NodeID, op string, args, resul
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		return &UnreachableError{Node: id, Err: err}
+	case err != nil && !slices.Contains(adminReads, op):
+		return fmt.Errorf("ask %s: %w: %w", id, ErrUnknownOutcome, err)
 	case err != nil:
 		return fmt.Errorf("ask %s: %w", id, err)
 	}
@@ -362,5 +267,9 @@ func (a *Admin) leaderCall(ctx context.Context, op string, args, result any) err
 	if err != nil {
 		return err
 	}
-	return a.call(ctx, leader, op, args, result)
+	err = a.call(ctx, leader, op, args, result)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return fmt.Errorf("%w: %s led, and is gone", &NotLeaderError{}, leader)
+	}
+	return err
 }

@@ -85,7 +85,7 @@ func (n *Node) AddLearner(ctx context.Context, id raft.NodeID) (raft.LogID, erro
 // UnreachableError says that a node that is to be added does not answer.
 type UnreachableError struct {
 	Node raft.NodeID
-	Err  error
+	Err  error `json:"-"`
 }
 
 func (e *UnreachableError) Error() string {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"quorate/node"
 	"quorate/node/kv"
 )
 
@@ -82,6 +83,7 @@ func isTooLarge(err error) bool {
 func isUnavailable(err error) bool {
 	for _, cause := range []error{
 		kv.ErrUnavailable, kv.ErrUnknownOutcome, context.DeadlineExceeded,
+		node.ErrUnknownOutcome, node.ErrLost, node.ErrBusy, node.ErrStopped, node.ErrNotInitialized, node.ErrNoSnapshots,
 		nats.ErrTimeout, nats.ErrNoResponders, nats.ErrNoServers, nats.ErrConnectionClosed, nats.ErrDisconnected,
 		nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded, nats.ErrStaleConnection,
 	} {

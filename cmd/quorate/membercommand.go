@@ -44,6 +44,9 @@ quorate serve --join on an empty directory.`,
   quorate member remove n2 --retain`, -1, removed, "retain"),
 		a.memberChange("replace OLD NEW", "Put a new node in the place of another, in one step", "  quorate member replace n2 n4", 2,
 			func(m node.Membership, ids []raft.NodeID, _, _ bool) (node.MembershipChange, error) {
+				if !slices.Contains(m.Voters, ids[0]) && !slices.Contains(m.Learners, ids[0]) && slices.Contains(m.Voters, ids[1]) {
+					return node.MembershipChange{Voters: m.Voters, Learners: m.Learners}, nil // done already
+				}
 				if !slices.Contains(m.Voters, ids[0]) {
 					return node.MembershipChange{}, usagef("%s is no voter: the voters are %s", ids[0], joinIDs(m.Voters))
 				}
@@ -93,8 +96,9 @@ func (a *app) memberChange(use, short, example string, args int, plan func(m nod
 		Use: use, Short: short, Example: example,
 		Long: short + `.
 
-It returns when the change is committed. Exit status 1 if the membership has changed since the command looked, or another change is
-under way; 3 if time ran out: the change may then be half done, and the same command goes on.`,
+It returns when the change is committed. When the leader changes meanwhile, or somebody else changes the members, it is planned anew from
+the membership that there is then. Exit status 1 if the change is refused; 3 if time ran out: the change may then be half done, and the
+same command goes on.`,
 		Args: cobra.ExactArgs(max(args, 1)),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			ids := make([]raft.NodeID, len(names))
@@ -105,21 +109,11 @@ under way; 3 if time ran out: the change may then be half done, and the same com
 				ids[i] = raft.NodeID(name)
 			}
 			return client.withAdmin(cmd.Context(), "member", func(ctx context.Context, admin *node.Admin) error {
-				before, err := admin.Membership(ctx)
+				after, err := changeMembers(ctx, admin, force, func(m node.Membership) (node.MembershipChange, error) {
+					return plan(m, ids, learner, retain)
+				})
 				if err != nil {
-					return err
-				}
-				change, err := plan(before, ids, learner, retain)
-				if err != nil {
-					return err
-				}
-				change.If, change.Force = &before.ID, force
-				if _, err := admin.ChangeMembership(ctx, change); err != nil {
 					return memberStatus(err)
-				}
-				after, err := admin.Membership(ctx)
-				if err != nil {
-					return err
 				}
 				if a.json() {
 					return a.printJSON(after)
@@ -158,6 +152,7 @@ func memberStatus(err error) error {
 	var behind *raft.NotCaughtUpError
 	var replaced *raft.ReplacedError
 	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, node.ErrUnknownOutcome):
 	case errors.As(err, &changed), errors.Is(err, raft.ErrChangePending), errors.As(err, &risk), errors.As(err, &behind), errors.As(err, &replaced):
 		return withStatus(statusFalse, err)
 	}
@@ -178,6 +173,11 @@ func (f *clientFlags) withAdmin(ctx context.Context, purpose string, use func(co
 		return withStatus(statusUnavailable, err)
 	}
 	return err
+}
+
+// shownMembers is the JSON form of the members: an object, so that more can be told later.
+type shownMembers struct {
+	Members []shownMember `json:"members"`
 }
 
 // shownMember is the JSON form of a member.
@@ -208,7 +208,7 @@ Exit status 3 if nobody leads.`,
 			if err != nil {
 				return err
 			}
-			var members []shownMember
+			members := []shownMember{}
 			for _, m := range leader.Members {
 				s := shownMember{ID: m.ID, Incarnation: m.Incarnation, Matched: m.Matched, Lag: leader.LastIndex - min(m.Matched, leader.LastIndex), Reachable: m.Reachable}
 				switch {
@@ -224,7 +224,7 @@ Exit status 3 if nobody leads.`,
 				members = append(members, s)
 			}
 			if a.json() {
-				return a.printJSON(members)
+				return a.printJSON(shownMembers{Members: members})
 			}
 			var text strings.Builder
 			table := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)

@@ -61,7 +61,7 @@ func (c *operated) must(args ...string) string {
 func (c *operated) roles() map[string]string {
 	c.t.Helper()
 	roles := map[string]string{}
-	for _, m := range readJSON[[]shownMember](c.t, c.must("member", "ls", "--output", "json", "--timeout", "20s")) {
+	for _, m := range readJSON[shownMembers](c.t, c.must("member", "ls", "--output", "json", "--timeout", "20s")).Members {
 		roles[string(m.ID)] = m.Role
 	}
 	return roles
@@ -131,12 +131,14 @@ func TestSnapshotsAreTakenSavedAndRestored(t *testing.T) {
 	if again := readJSON[shownSnapshot](t, c.must("snapshot", "take", "--output", "json")); again != taken {
 		t.Errorf("%+v, then %+v", taken, again)
 	}
-	if list := readJSON[[]shownSnapshot](t, c.must("snapshot", "ls", "--output", "json")); len(list) != 1 || list[0] != taken {
+	if list := readJSON[shownSnapshots](t, c.must("snapshot", "ls", "--output", "json")).Snapshots; len(list) != 1 || list[0] != taken {
 		t.Errorf("%+v", list)
 	}
 	file := filepath.Join(t.TempDir(), "backup")
 	c.must("snapshot", "save", file)
 	must(t, "", "snapshot", "verify", file)
+	wantStatus(t, statusUsage, "--overwrite", c.with([]string{"snapshot", "save", file})...)
+	c.must("snapshot", "save", file, "--overwrite", "--take=false")
 	whole, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

@@ -41,6 +41,11 @@ type shownSnapshot struct {
 	Bytes uint64 `json:"bytes"`
 }
 
+// shownSnapshots is the JSON form of several.
+type shownSnapshots struct {
+	Snapshots []shownSnapshot `json:"snapshots"`
+}
+
 func showSnapshot(ref storage.SnapshotRef) shownSnapshot {
 	return shownSnapshot{Name: ref.Name, Index: ref.Last.Index, Term: ref.Last.Term, Bytes: ref.Bytes}
 }
@@ -92,7 +97,7 @@ func (a *app) snapshotLsCommand() *cobra.Command {
 					shown[i] = showSnapshot(ref)
 				}
 				if a.json() {
-					err = a.printJSON(shown)
+					err = a.printJSON(shownSnapshots{Snapshots: shown})
 				} else {
 					var text strings.Builder
 					table := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
@@ -147,7 +152,7 @@ func parseClusterID(text string) (id raft.ClusterID, err error) {
 
 func (a *app) snapshotSaveCommand() *cobra.Command {
 	var client clientFlags
-	var take bool
+	var take, overwrite bool
 	cmd := &cobra.Command{
 		Use:   "save FILE",
 		Short: "Save the newest snapshot as a backup file",
@@ -156,6 +161,9 @@ appears in one step, verified. It can be verified, and restored, without any ser
 		Example: "  quorate snapshot save backup.quorate",
 		Args:    takes("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := os.Lstat(args[0]); err == nil && !overwrite {
+				return usagef("%s exists: give another name, or --overwrite", args[0])
+			}
 			if take {
 				err := client.withAdmin(cmd.Context(), "snapshot", func(ctx context.Context, admin *node.Admin) error {
 					_, err := admin.Snapshot(ctx)
@@ -184,6 +192,7 @@ appears in one step, verified. It can be verified, and restored, without any ser
 	client.add(cmd.Flags())
 	_ = cmd.Flags().Set("timeout", changeTimeout.String()) // a valid value
 	cmd.Flags().Lookup("timeout").DefValue = changeTimeout.String()
+	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "replace FILE if it exists")
 	cmd.Flags().BoolVar(&take, "take", true, "take a snapshot first")
 	return cmd
 }
@@ -206,7 +215,14 @@ func saveFile(ctx context.Context, from objectstore.Blobs, ref storage.SnapshotR
 	if err := errors.Join(err, f.Close()); err != nil {
 		return 0, err
 	}
-	return info.Size(), os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return 0, err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), errors.Join(dir.Sync(), dir.Close())
 }
 
 func (a *app) snapshotVerifyCommand() *cobra.Command {

@@ -214,6 +214,8 @@ func TestEveryCommandOfTheReadme(t *testing.T) {
 // expected is what a block's output must hold.
 func expected(block string) string {
 	switch {
+	case strings.Contains(block, "quorate trace put"):
+		return "raft.append"
 	case strings.Contains(block, "get greeting"), strings.Contains(block, "kv.get.greeting"):
 		return "hello"
 	case strings.Contains(block, "quorate status --cluster prod"):

@@ -138,7 +138,10 @@ func TestChangesAreConditional(t *testing.T) {
 	if !errors.As(err, &changed) || changed.Current != id {
 		t.Fatalf("%v", err)
 	}
-	// The same over the wire, from the learner.
+	// The same over the wire, from the learner, once it has heard that it is one.
+	if _, err := c.nodes["n2"].WaitLeader(ctx); err != nil {
+		t.Fatal(err)
+	}
 	_, err = c.nodes["n2"].ChangeMembership(ctx, node.MembershipChange{Voters: []raft.NodeID{"n1", "n2"}, If: &seen.ID})
 	if !errors.As(err, &changed) || changed.Current != id {
 		t.Fatalf("%v", err)

@@ -29,7 +29,7 @@ func TestTheLogOnDiskStaysBoundedUnderEndlessWrites(t *testing.T) {
 		writes   = 20 * (keep + snapshot)
 		writers  = 16
 		// Space comes back a moment after the purge: what was kept until then counts too.
-		every, moments = 50 * time.Millisecond, 40
+		every, moments = 50 * time.Millisecond, 60
 	)
 	c := startStoring(t)
 	c.members = []raft.NodeID{"n1", "n2", "n3"}

@@ -97,6 +97,20 @@ func TestLeaseBeginsWhenTheSettingIsCommittedAndCountsOnlyWhoHasIt(t *testing.T)
 	b.wantLease(false) // n4 and n5 answer, but have not acknowledged the setting
 }
 
+// The leader's own entry is not durable yet: two others of five have acknowledged the setting, which is not enough to commit it, though with the
+// leader's own promise three voters made one.
+func TestNoLeaseByASettingThatIsNotCommitted(t *testing.T) {
+	b := serving(t, voters(5))
+	b.slow = true
+	b.setLease(timeout)
+	b.answered(2, 2, 3)
+	b.wantCommit(1)
+	b.wantLease(false)
+	b.answered(2, 4)
+	b.wantCommit(2)
+	b.wantLease(true)
+}
+
 func TestLeaseEndsWhenTheOppositeIsAppended(t *testing.T) {
 	b := leasing(t)
 	b.setLease(0)

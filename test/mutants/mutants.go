@@ -184,6 +184,21 @@ var mutants = []mutant{
 	{"lost first probe taken for a peer without a log", []patch{
 		{"replicator.go", "r.restart(f.prev.Index + 1)\n\tr.paused = true", "r.restart(r.matched.Index + 1)\n\tr.paused = true"},
 	}, engineTests, false},
+	{"lease kept while leadership is handed over (rule 5)", []patch{
+		{"lease.go", "l.transfer != nil || l.released || ", ""},
+	}, engineTests, false},
+	{"voter helps another within its promise (rule 5)", []patch{
+		{"election.go", "if e.bound(req.Transfer) {", "if false {"},
+	}, engineTests, false},
+	{"voter that starts votes at once, with leases (rule 5)", []patch{
+		{"lease.go", "until := e.started.Add(d)", "until := time.Time{}"},
+	}, engineTests, false},
+	{"lease counted from the answer, not from the sending (rule 5)", []patch{
+		{"lease.go", "return uint64(t.acked.Sub(l.since)) + 1", "return uint64(e.now.Sub(l.since)) + 1"},
+	}, engineTests, false},
+	{"lease by a setting that is not committed (rule 5)", []patch{
+		{"lease.go", " || at.ID.Index > e.commit {", " {"},
+	}, engineTests, false},
 	{"results of sessions forgotten by a restart or a snapshot (rule 11)", []patch{
 		{sessionTable, "byID[id].results[sequence] = result", "_ = result"},
 	}, simulator, true},

@@ -18,16 +18,19 @@ type AdminError struct {
 func (e *AdminError) Error() string { return e.Message }
 func (e *AdminError) Unwrap() error { return e.kind }
 
-// codeOther is of errors that a caller need not tell apart.
-const codeOther = "other"
+const (
+	// codeUnknown comes before every other: that the outcome is unknown matters more than why.
+	codeUnknown = "unknown-outcome"
+	// codeOther is of errors that a caller need not tell apart.
+	codeOther = "other"
+)
 
-// adminErrors are the errors that travel by their code alone. The first that fits gives the code: an outcome that is unknown matters more
-// than why.
+// adminErrors are the errors that travel by their code alone. The first that fits gives the code.
 var adminErrors = []struct {
 	code string
 	err  error
 }{
-	{"unknown-outcome", ErrUnknownOutcome},
+	{codeUnknown, ErrUnknownOutcome},
 	{"lost", ErrLost},
 	{"change-pending", raft.ErrChangePending},
 	{"transferring", raft.ErrTransferring},
@@ -39,46 +42,42 @@ var adminErrors = []struct {
 	{"not-initialized", ErrNotInitialized},
 }
 
-// adminDetails are the errors that travel with their fields: by code, what to decode them into.
-var adminDetails = []struct {
+// detailed is an error that travels with its fields.
+type detailed struct {
 	code string
-	// in finds the error in another.
-	in func(error) (error, bool)
-	// empty makes one.
+	// in finds the error in another, or returns nil.
+	in func(error) error
+	// empty is one to decode into.
 	empty func() error
-}{
-	detailed[*NotLeaderError]("not-leader", func() error { return &NotLeaderError{} }),
-	detailed[*raft.ChangedError]("membership-changed", func() error { return &raft.ChangedError{} }),
-	detailed[*raft.NotCaughtUpError]("not-caught-up", func() error { return &raft.NotCaughtUpError{} }),
-	detailed[*raft.QuorumAtRiskError]("quorum-at-risk", func() error { return &raft.QuorumAtRiskError{} }),
-	detailed[*raft.ReplacedError]("replaced", func() error { return &raft.ReplacedError{} }),
-	detailed[*UnreachableError]("unreachable", func() error { return &UnreachableError{} }),
-	detailed[*raft.TransferError]("transfer", func() error { return &raft.TransferError{} }),
 }
 
-func detailed[T error](code string, empty func() error) (d struct {
-	code  string
-	in    func(error) (error, bool)
-	empty func() error
-}) {
-	d.code, d.empty = code, empty
-	d.in = func(err error) (error, bool) {
-		var target T
-		found := errors.As(err, &target)
-		return target, found
+var adminDetails = []detailed{
+	{"not-leader", errorIn[*NotLeaderError], func() error { return &NotLeaderError{} }},
+	{"membership-changed", errorIn[*raft.ChangedError], func() error { return &raft.ChangedError{} }},
+	{"not-caught-up", errorIn[*raft.NotCaughtUpError], func() error { return &raft.NotCaughtUpError{} }},
+	{"quorum-at-risk", errorIn[*raft.QuorumAtRiskError], func() error { return &raft.QuorumAtRiskError{} }},
+	{"replaced", errorIn[*raft.ReplacedError], func() error { return &raft.ReplacedError{} }},
+	{"unreachable", errorIn[*UnreachableError], func() error { return &UnreachableError{} }},
+	{"transfer", errorIn[*raft.TransferError], func() error { return &raft.TransferError{} }},
+}
+
+func errorIn[T error](err error) error {
+	var target T
+	if errors.As(err, &target) {
+		return target
 	}
-	return d
+	return nil
 }
 
 func encodeAdminError(err error) adminAnswer {
 	answer := adminAnswer{Error: err.Error(), Code: codeOther}
 	if errors.Is(err, ErrUnknownOutcome) {
-		answer.Code = adminErrors[0].code
+		answer.Code = codeUnknown
 		return answer
 	}
 	for _, d := range adminDetails {
-		found, ok := d.in(err)
-		if !ok {
+		found := d.in(err)
+		if found == nil {
 			continue
 		}
 		if b, err := json.Marshal(found); err == nil {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -200,12 +201,8 @@ func (t *tracing) advance(e *raft.Engine, durable uint64) {
 	}
 	now := time.Now()
 	leads, term, commit := e.Role() == raft.Leader, e.Vote().Term, e.Commit()
-	pending := t.pending[:0]
+	t.pending = slices.DeleteFunc(t.pending, func(p *pendingTrace) bool { return p.concluded })
 	for _, p := range t.pending {
-		if p.concluded {
-			continue
-		}
-		pending = append(pending, p)
 		if !p.appended && p.seq > 0 && p.seq <= durable {
 			p.appended = true
 			p.record("raft.append", p.written, now)
@@ -214,21 +211,13 @@ func (t *tracing) advance(e *raft.Engine, durable uint64) {
 			p.commit(now)
 		}
 	}
-	clear(t.pending[len(pending):])
-	t.pending = pending
-	requests := t.requests[:0]
+	t.requests = slices.DeleteFunc(t.requests, func(r *requestTrace) bool { return r.concluded })
 	for _, r := range t.requests {
-		if r.concluded {
-			continue
-		}
-		requests = append(requests, r)
 		if !r.appended && r.seq > 0 && r.seq <= durable {
 			r.appended = true
 			t.telemetry.Record(r.span.Context(), "raft.append", onRaftCore, r.written, now)
 		}
 	}
-	clear(t.requests[len(requests):])
-	t.requests = requests
 }
 
 // commit records the time until a quorum had the entry.

@@ -22,7 +22,7 @@ func TestInactivityEndsTheContext(t *testing.T) {
 			watch.alive()
 		}
 		watch.pause()
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // of the bubble's clock: none of the test's own time passes
 		if ctx.Err() != nil {
 			t.Fatal("ended during a pause")
 		}

@@ -21,12 +21,11 @@ func changeMembers(ctx context.Context, admin *node.Admin, force bool, plan func
 	waits.InitialInterval, waits.MaxInterval = 50*time.Millisecond, time.Second
 	for again := false; ; again = true {
 		after, err := changeOnce(ctx, admin, force, again, plan)
+		late := ctx.Err() != nil
 		switch {
-		case err == nil || !passes(err) && (ctx.Err() == nil || reason == nil):
-			return after, err
-		case ctx.Err() != nil && reason != nil:
+		case err != nil && late && reason != nil:
 			return after, fmt.Errorf("%w (before that: %w)", err, reason)
-		case ctx.Err() != nil:
+		case err == nil || late || !passes(err):
 			return after, err
 		}
 		reason = err

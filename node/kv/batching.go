@@ -135,8 +135,8 @@ func (c *Client) dispatch(l *lane) {
 	}
 }
 
-// gather adds to a message the operations that others are asking for now, and when as many messages are under way as may be, those
-// that come meanwhile. It returns when the message may leave, with an operation that did not fit, if there was one.
+// gather fills a message with the operations that others are asking for, and goes on doing so while maxBatchesFlying messages are under
+// way. It returns when the message can leave, with an operation that did not fit, if there was one.
 func (c *Client) gather(b *batch, operations <-chan *operation, flying chan<- struct{}) (left *operation) {
 	more := operations
 	for {

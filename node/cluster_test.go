@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -218,6 +219,11 @@ func (c *cluster) agree(want []string) {
 			c.t.Fatalf("%s applied %q, want %q", id, got, want)
 		}
 	}
+}
+
+// notLeading is one of the first members that is not this leader.
+func (c *cluster) notLeading(leader *node.Node) raft.NodeID {
+	return c.members[slices.IndexFunc(c.members, func(id raft.NodeID) bool { return id != leader.Config().ID })]
 }
 
 func within(t *testing.T, d time.Duration) context.Context {

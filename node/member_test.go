@@ -394,12 +394,7 @@ func TestAVoterThatIsGoneIsReplacedByAStandby(t *testing.T) {
 		t.Fatal(err)
 	}
 	leader := c.leader()
-	var gone raft.NodeID
-	for _, id := range c.members {
-		if id != leader.Config().ID {
-			gone = id
-		}
-	}
+	gone := c.notLeading(leader)
 	c.stop(gone)
 	if _, err := leader.Wait(ctx, func(node.Status) bool {
 		m := leader.Membership()

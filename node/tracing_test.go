@@ -1,14 +1,14 @@
 package node_test
 
 import (
+	"fmt"
+	"slices"
 	"testing"
-	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"quorate/node"
-	"quorate/node/raft"
 	"quorate/telemetry"
 )
 
@@ -28,38 +28,35 @@ func recordedBy(c *cluster) *tracetest.InMemoryExporter {
 // awaitBelow waits for a span that has one of each of the other names somewhere above it.
 func awaitBelow(t *testing.T, spans *tracetest.InMemoryExporter, name string, above ...string) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		all := spans.GetSpans()
-		byID := map[string]tracetest.SpanStub{}
-		for _, s := range all {
-			byID[s.SpanContext.SpanID().String()] = s
-		}
-		for _, s := range all {
-			if s.Name != name {
-				continue
-			}
-			at, found := s, 0
-			for found < len(above) {
-				parent, ok := byID[at.Parent.SpanID().String()]
-				if !ok || parent.Name != above[found] || parent.EndTime.Before(parent.StartTime) {
-					break
-				}
-				at, found = parent, found+1
-			}
-			if found == len(above) && !at.Parent.IsValid() {
-				return
-			}
-		}
-		if time.Now().After(deadline) {
+	defer func() {
+		if t.Failed() {
 			seen := map[string]int{}
-			for _, s := range all {
+			for _, s := range spans.GetSpans() {
 				seen[s.Name]++
 			}
-			t.Fatalf("there is no %s below %v; there are %v", name, above, seen)
+			t.Logf("there are %v", seen)
 		}
-		time.Sleep(5 * time.Millisecond)
+	}()
+	waitFor(t, fmt.Sprintf("a span %s below %v", name, above), func() bool { return isBelow(spans.GetSpans(), name, above) })
+}
+
+func isBelow(all tracetest.SpanStubs, name string, above []string) bool {
+	byID := map[string]tracetest.SpanStub{}
+	for _, s := range all {
+		byID[s.SpanContext.SpanID().String()] = s
 	}
+	// leads follows the parents of a span, by their names, to the root of its trace.
+	leads := func(at tracetest.SpanStub) bool {
+		for _, want := range above {
+			parent, ok := byID[at.Parent.SpanID().String()]
+			if !ok || parent.Name != want || parent.EndTime.Before(parent.StartTime) {
+				return false
+			}
+			at = parent
+		}
+		return !at.Parent.IsValid()
+	}
+	return slices.ContainsFunc(all, func(s tracetest.SpanStub) bool { return s.Name == name && leads(s) })
 }
 
 func TestAnElectionIsOneTraceWithItsVotes(t *testing.T) {
@@ -78,12 +75,7 @@ func TestASnapshotIsTracedFromOfferToInstallation(t *testing.T) {
 		c.start(id)
 	}
 	leader := c.leader()
-	var late raft.NodeID
-	for _, id := range c.members {
-		if id != leader.Config().ID {
-			late = id
-		}
-	}
+	late := c.notLeading(leader)
 	c.stop(late)
 	c.fill(nil, 200)
 	awaitBelow(t, spans, "raft.snapshot.upload", "raft.snapshot.build")

@@ -2,6 +2,7 @@ package kv_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -112,6 +113,16 @@ func (c *cluster) client(opts ...kv.ClientOption) *kv.Client {
 	}
 	c.t.Cleanup(func() { _ = client.Close() })
 	return client
+}
+
+// put writes keys k000 and on, from one number up to, not including, another: value with the number behind it.
+func (c *cluster) put(ctx context.Context, client *kv.Client, from, to int, value string) {
+	c.t.Helper()
+	for i := from; i < to; i++ {
+		if _, err := client.Put(ctx, fmt.Sprintf("k%03d", i), fmt.Append(nil, value, i)); err != nil {
+			c.t.Fatal(err)
+		}
+	}
 }
 
 func within(t *testing.T, d time.Duration) context.Context {

@@ -25,15 +25,7 @@ func TestWithoutJetStreamAMemberThatWasAwayGetsTheSnapshotFromTheLeader(t *testi
 			}
 			client := c.client()
 			ctx := within(t, 60*time.Second)
-			put := func(from, to int) {
-				t.Helper()
-				for i := from; i < to; i++ {
-					if _, err := client.Put(ctx, fmt.Sprintf("k%03d", i), fmt.Append(nil, "v", i)); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			put(0, 10)
+			c.put(ctx, client, 0, 10, "v")
 			id, err := client.Leader(ctx)
 			if err != nil {
 				t.Fatal(err)
@@ -44,7 +36,7 @@ func TestWithoutJetStreamAMemberThatWasAwayGetsTheSnapshotFromTheLeader(t *testi
 				away = "n2"
 			}
 			c.nodes[away].stop()
-			put(10, 200)
+			c.put(ctx, client, 10, 200, "v")
 			ref, err := leader.Snapshot(ctx)
 			if err != nil {
 				t.Fatal(err)

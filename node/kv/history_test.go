@@ -27,8 +27,17 @@ func openWithHistory(t interface{ Fatal(...any) }, fs vfs.FS, history uint64) *S
 
 // waitSwept waits until all that can be removed is removed.
 func waitSwept(t interface{ Fatal(...any) }, s *Store) {
-	for deadline := time.Now().Add(20 * time.Second); s.history.due(); time.Sleep(100 * time.Microsecond) {
-		if err := s.failure(); err != nil || time.Now().After(deadline) {
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(100 * time.Microsecond)
+	defer tick.Stop()
+	for s.history.due() {
+		late := false
+		select {
+		case <-tick.C:
+		case <-deadline:
+			late = true
+		}
+		if err := s.failure(); err != nil || late {
 			t.Fatal("history was not removed in time: ", s.history.wanted(), s.history.swept.Load(), err)
 		}
 	}

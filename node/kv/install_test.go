@@ -21,14 +21,7 @@ func TestAMemberThatWasAwayInstallsLayers(t *testing.T) {
 	}
 	client := c.client()
 	ctx := within(t, 60*time.Second)
-	put := func(from, to int, value string) {
-		t.Helper()
-		for i := from; i < to; i++ {
-			if _, err := client.Put(ctx, fmt.Sprintf("k%03d", i), fmt.Append(nil, value, i)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	put := func(from, to int, value string) { c.put(ctx, client, from, to, value) }
 	put(0, 10, "first")
 	leader, err := client.Leader(ctx)
 	if err != nil {

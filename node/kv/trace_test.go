@@ -73,23 +73,27 @@ func (c *tracedCluster) of(id trace.TraceID) spanTree {
 // await waits until a trace has as many spans of each name.
 func (c *tracedCluster) await(id trace.TraceID, want map[string]int) spanTree {
 	c.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		tree := c.of(id)
-		missing := ""
+	var tree spanTree
+	missing := func() (list string) {
+		tree = c.of(id)
 		for name, n := range want {
 			if got := len(tree.named(name)); got < n {
-				missing += fmt.Sprintf(" %s %d of %d", name, got, n)
+				list += fmt.Sprintf(" %s %d of %d", name, got, n)
 			}
 		}
-		if missing == "" {
-			return tree
-		}
-		if time.Now().After(deadline) {
-			c.t.Fatalf("missing:%s, of\n%s", missing, tree)
-		}
-		time.Sleep(5 * time.Millisecond)
+		return list
 	}
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for list := missing(); list != ""; list = missing() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			c.t.Fatalf("missing:%s, of\n%s", list, tree)
+		}
+	}
+	return tree
 }
 
 type spanTree []tracetest.SpanStub

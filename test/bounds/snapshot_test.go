@@ -77,7 +77,10 @@ func BenchmarkSnapshot(b *testing.B) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	defer cancel()
 
-	const valueBytes = 16 << 10
+	const (
+		valueBytes = 16 << 10
+		quietSpan  = 10 * time.Second // of writes beside which nothing is done
+	)
 	keys := *snapshotMiB << 20 / valueBytes
 	random := rand.New(rand.NewPCG(1, 2))
 	value := func() []byte { // half of it can be compressed away, as in life
@@ -116,7 +119,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	admin := node.NewAdmin(conn, "quorate", "bounds")
 	settle(b, ctx, admin)
 
-	quiet := latencies(b, client, func(stop <-chan struct{}) { time.Sleep(10 * time.Second) })
+	quiet := latencies(b, client, func(<-chan struct{}) { <-time.After(quietSpan) })
 	var ref raft.SnapshotRef
 	busy := latencies(b, client, func(<-chan struct{}) {
 		if ref, err = admin.Snapshot(ctx); err != nil {

@@ -79,6 +79,9 @@ func (db *DB) open(dir string, fresh bool) error {
 	disk := &failStopFS{FS: db.options.FS, fault: &db.fault}
 	options := db.pebbleOptions(disk)
 	if !fresh {
+		if err := scanManifest(dir, db.options.FS); err != nil {
+			return unreadable(dir, err)
+		}
 		if err := db.refuseForeign(dir, options); err != nil {
 			return err
 		}
@@ -87,7 +90,7 @@ func (db *DB) open(dir string, fresh bool) error {
 		return unreadable(dir, err)
 	}
 	var err error
-	if db.pebble, err = openPebble(dir, options); err != nil {
+	if db.pebble, err = storage.OpenPebble(dir, options); err != nil {
 		return unreadable(dir, err)
 	}
 	disk.armed.Store(true)

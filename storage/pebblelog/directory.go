@@ -146,7 +146,7 @@ func isEmpty(db *pebble.DB) (bool, error) {
 func isForeign(dir string, options *pebble.Options) (bool, error) {
 	readOnly := *options
 	readOnly.ReadOnly = true
-	db, err := openPebble(dir, &readOnly)
+	db, err := storage.OpenPebble(dir, &readOnly)
 	if err != nil {
 		return false, err
 	}
@@ -159,18 +159,4 @@ func isForeign(dir string, options *pebble.Options) (bool, error) {
 	}
 	empty, err := isEmpty(db)
 	return !empty, errors.Join(err, db.Close())
-}
-
-// openPebble is pebble.Open, which panics at some failures of the disk and at some kinds of damage.
-func openPebble(dir string, options *pebble.Options) (db *pebble.DB, err error) {
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case error:
-			err = p
-		default:
-			err = fmt.Errorf("%w: %v", storage.ErrCorrupt, p)
-		}
-	}()
-	return pebble.Open(dir, options)
 }

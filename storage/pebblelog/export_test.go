@@ -1,4 +1,7 @@
 package pebblelog
 
-// ScanWriteAheadLogs is scanWriteAheadLogs, for the fuzzers.
-var ScanWriteAheadLogs = scanWriteAheadLogs
+// ScanWriteAheadLogs is scanWriteAheadLogs and ManifestDamage manifestDamage, for the fuzzers.
+var (
+	ScanWriteAheadLogs = scanWriteAheadLogs
+	ManifestDamage     = manifestDamage
+)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -170,9 +171,20 @@ func (s *Store) openPebble(name string) (*pebble.DB, error) {
 	if err := storage.MakeDir(s.options.FS, s.options.FS.PathJoin(s.dir, name)); err != nil {
 		return nil, err
 	}
-	db, err := pebble.Open(s.options.FS.PathJoin(s.dir, name), s.pebbleOptions())
+	dir, options := s.options.FS.PathJoin(s.dir, name), s.pebbleOptions()
+	lock, err := pebble.LockDirectory(dir, options.FS) // Pebble's own error does not tell a lock from damage
+	if err == nil {
+		err = lock.Close()
+	}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("lock it: %w: the user who runs this process must own the directory", err)
+	case err != nil:
+		return nil, fmt.Errorf("it is in use, by another process or this one (%w): stop that one first, or give this node another directory", err)
+	}
+	db, err := storage.OpenPebble(dir, options)
 	if err != nil {
-		return nil, fmt.Errorf("%w (is another process using the directory? if not, the files are damaged: remove this directory and its log, and replace the node)", err)
+		return nil, fmt.Errorf("%w (if its files are damaged: restore state and log from one backup, or replace this node by one with an empty directory and a new name)", err)
 	}
 	return db, nil
 }

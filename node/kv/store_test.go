@@ -334,6 +334,19 @@ func TestForeignAndNewerDirectoriesAreRefused(t *testing.T) {
 	}
 }
 
+func TestADirectoryInUseIsNotTakenForDamaged(t *testing.T) {
+	dir := t.TempDir()
+	options := StoreOptions{Logger: slog.New(slog.DiscardHandler)}
+	s, err := OpenStore(dir, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := OpenStore(dir, options); err == nil || !strings.Contains(err.Error(), "in use") || strings.Contains(err.Error(), "damaged") {
+		t.Errorf("opened twice: %v", err)
+	}
+}
+
 func snapshotOf(t testing.TB, s *Store) []byte {
 	t.Helper()
 	view, err := s.Snapshot()

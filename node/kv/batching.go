@@ -16,11 +16,27 @@ type operation struct {
 
 	span telemetry.Span
 
+	// state is decided between the sender, who takes a write, and the caller, who gives it up: whoever is first.
+	state atomic.Int32
+
 	done    chan struct{}
 	err     error
 	outcome *kvpb.OpOutcome
 	version *kvpb.Version
 }
+
+// States of an operation.
+const (
+	stateWaiting int32 = iota
+	stateTaken         // it was sent, or is about to be
+	stateGivenUp       // it never will be
+)
+
+func (o *operation) take() bool   { return o.state.CompareAndSwap(stateWaiting, stateTaken) }
+func (o *operation) giveUp() bool { return o.state.CompareAndSwap(stateWaiting, stateGivenUp) }
+
+// giveBack says that nobody got what was sent.
+func (o *operation) giveBack() { o.state.Store(stateWaiting) }
 
 func (o *operation) finish(err error) {
 	o.err = err
@@ -101,7 +117,7 @@ func (c *Client) submit(l *lane, o *operation) error {
 			return o.err
 		default:
 		}
-		if o.write == nil {
+		if o.write == nil || o.giveUp() {
 			return unavailable(o.ctx.Err())
 		}
 		return unknown(o.ctx.Err())

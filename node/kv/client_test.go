@@ -158,9 +158,51 @@ func TestWithoutAClusterNothingHappenedAndItIsSaid(t *testing.T) {
 		t.Errorf("get: %v", err)
 	}
 	for _, err := range client.List(ctx, "", false) {
-		if !errors.Is(err, kv.ErrUnavailable) {
+		if !errors.Is(err, kv.ErrUnavailable) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("list: %v", err)
 		}
+	}
+}
+
+// TestManyWritesWithoutACluster: those that share a message that nobody gets had no effect either, and are told so.
+func TestManyWritesWithoutACluster(t *testing.T) {
+	c := startCluster(t)
+	for name, client := range map[string]*kv.Client{"with a session": c.client(), "with message ids": c.client(kv.WithMessageIDs()), "with neither": c.client(kv.WithoutSession())} {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		var group sync.WaitGroup
+		for i := range 300 {
+			group.Go(func() {
+				_, err := client.Put(ctx, fmt.Sprint(i), nil)
+				if !errors.Is(err, kv.ErrUnavailable) || errors.Is(err, kv.ErrUnknownOutcome) {
+					t.Errorf("%s: %v", name, err)
+				}
+			})
+		}
+		group.Wait()
+	}
+}
+
+// TestAnAnswerThatIsNotUnderstood: the write may have taken effect.
+func TestAnAnswerThatIsNotUnderstood(t *testing.T) {
+	c := startCluster(t)
+	conn := c.connect()
+	for subject, answer := range map[string]string{"leader": "", "batch": "\xffgarbage", "read": ""} {
+		if _, err := conn.Subscribe("quorate.test.kv."+subject, func(m *nats.Msg) { _ = m.Respond([]byte(answer)) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	client := c.client(kv.WithoutSession())
+	if _, err := client.Put(within(t, 20*time.Second), "k", nil); !errors.Is(err, kv.ErrUnknownOutcome) {
+		t.Errorf("put: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := client.Get(ctx, "k"); !errors.Is(err, kv.ErrUnavailable) {
+		t.Errorf("get: %v", err)
 	}
 }
 

@@ -30,7 +30,7 @@ type TooLargeError struct {
 }
 
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("value of %d bytes is too large: the limit is %d bytes, key included", e.Size, e.Limit)
+	return fmt.Sprintf("key and value have %d bytes together: the limit is %d", e.Size, e.Limit)
 }
 
 // RequestError is an answer of the service that a request is wrong.

@@ -48,6 +48,7 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 	var n number
 	var request kvpb.BatchRequest
 	handed := false // perhaps it has taken effect
+	var last error  // why the attempt before this one came to nothing
 	finish := func(err error) {
 		if handed && !errors.Is(err, ErrUnknownOutcome) {
 			err = unknown(err)
@@ -59,7 +60,7 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 	defer func() { c.session.done(n) }()
 	for {
 		if !handed {
-			if operations = dropEnded(operations); len(operations) == 0 {
+			if operations = dropEnded(operations, last); len(operations) == 0 {
 				return
 			}
 			c.session.done(n)
@@ -69,6 +70,9 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 					err = ErrClosed
 				}
 				finish(err)
+				return
+			}
+			if operations = takeAll(operations, last); len(operations) == 0 {
 				return
 			}
 			request = kvpb.BatchRequest{
@@ -93,6 +97,7 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			c.leader.Store(response.Leader)
 			return
 		case errors.Is(err, ErrUnavailable): // nobody took it
+			last = err
 		case isExpired(err):
 			c.session.forget(n)
 			if handed {
@@ -112,6 +117,11 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 		if handed && allEnded(operations) {
 			finish(unknown(context.DeadlineExceeded))
 			return
+		}
+		if !handed {
+			for _, o := range operations {
+				o.giveBack()
+			}
 		}
 		c.pauseFor(ctx, operations, wait.NextBackOff())
 		if ctx.Err() != nil {
@@ -158,8 +168,9 @@ func (c *Client) pauseFor(ctx context.Context, operations []*operation, d time.D
 // sendReads sends one message of reads, again until it is answered: reading twice does no harm.
 func (c *Client) sendReads(ctx context.Context, operations []*operation) {
 	wait := retries()
+	var last error // why the attempt before this one came to nothing
 	for {
-		if operations = dropEnded(operations); len(operations) == 0 {
+		if operations = dropEnded(operations, last); len(operations) == 0 {
 			return
 		}
 		request := kvpb.ReadRequest{Version: commandVersion, Keys: make([][]byte, len(operations))}
@@ -170,7 +181,7 @@ func (c *Client) sendReads(ctx context.Context, operations []*operation) {
 		err := c.once(ctx, operations, "kv.read", request.MarshalVT, response.UnmarshalVT)
 		var refused *RequestError
 		switch {
-		case err == nil && len(response.Versions) <= len(operations):
+		case err == nil && len(response.Versions) > 0 && len(response.Versions) <= len(operations):
 			for i, v := range response.Versions {
 				operations[i].version = v
 				operations[i].finish(nil)
@@ -183,6 +194,9 @@ func (c *Client) sendReads(ctx context.Context, operations []*operation) {
 			}
 			return
 		default:
+			if !allEnded(operations) {
+				last = err
+			}
 			pause(ctx, wait.NextBackOff())
 		}
 		if ctx.Err() != nil {
@@ -200,17 +214,32 @@ func (c *Client) ask(ctx context.Context, op string, encode func() ([]byte, erro
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
 	wait := retries()
+	var last error
 	for {
 		err := c.once(ctx, nil, op, encode, decode)
 		var refused *RequestError
 		if err == nil || errors.As(err, &refused) {
 			return err
 		}
+		if ctx.Err() == nil {
+			last = err
+		}
 		pause(ctx, wait.NextBackOff())
 		if ctx.Err() != nil {
-			return unavailable(errors.Join(ctx.Err(), err))
+			return unavailable(why(ctx.Err(), last))
 		}
 	}
+}
+
+// why is why time ran out: the end of the context, and what the last attempt before it came to.
+func why(ended, last error) error {
+	switch {
+	case errors.Is(last, nats.ErrNoResponders):
+		return fmt.Errorf("%w; no node takes requests now", ended)
+	case last == nil || errors.Is(last, ended):
+		return ended
+	}
+	return fmt.Errorf("%w; before that: %v", ended, last)
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -222,12 +251,21 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// dropEnded leaves out operations whose callers have given up; nothing was done for them.
-func dropEnded(operations []*operation) []*operation {
+// dropEnded leaves out operations whose callers have given up; nothing was done for them. last is what the last attempt came to.
+func dropEnded(operations []*operation, last error) []*operation {
+	return keep(operations, last, func(o *operation) bool { return o.ctx.Err() == nil })
+}
+
+// takeAll takes the operations that are going to be sent, and leaves out those whose callers came before it.
+func takeAll(operations []*operation, last error) []*operation {
+	return keep(operations, last, (*operation).take)
+}
+
+func keep(operations []*operation, last error, keeps func(*operation) bool) []*operation {
 	kept := operations[:0:len(operations)]
 	for _, o := range operations {
-		if o.ctx.Err() != nil {
-			o.finish(unavailable(o.ctx.Err()))
+		if !keeps(o) {
+			o.finish(unavailable(why(o.ctx.Err(), last)))
 			continue
 		}
 		kept = append(kept, o)
@@ -239,7 +277,8 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, nats.ErrTimeout)
 }
 
-// once sends a request once. Errors: ErrUnavailable if it had no effect; errGone if the leader went away with it; *RequestError.
+// once sends a request once. Errors: ErrUnavailable if it had no effect; errGone if the leader went away with it, ErrUnknownOutcome if it
+// said so or its answer is not understood; *RequestError.
 // It gives up when the context ends, or all callers have.
 func (c *Client) once(ctx context.Context, operations []*operation, op string, encode func() ([]byte, error), decode func([]byte) error) error {
 	b, err := encode()
@@ -259,7 +298,7 @@ func (c *Client) once(ctx context.Context, operations []*operation, op string, e
 		return err
 	}
 	if err := decode(reply.Data); err != nil {
-		return fmt.Errorf("decode the answer: %w", err)
+		return unknown(fmt.Errorf("the answer is not understood: %w", err)) // what was asked for may have been done
 	}
 	return nil
 }

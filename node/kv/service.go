@@ -128,6 +128,10 @@ func (s *Service) run(changes <-chan node.Status) {
 // Bounds of what waits in a service; beyond them clients are told that it is busy.
 const maxWaiting = 16 << 10
 
+// mostBatchOps is how many operations a batch may have, whoever sends it: more than Client puts into one, and few enough that to apply
+// one takes milliseconds, as every command should.
+const mostBatchOps = 8 * maxBatchOps
+
 // server is the service during one leadership, or that of reads at a node, in all its roles.
 type server struct {
 	*Service
@@ -409,6 +413,9 @@ func checkBatch(batch *kvpb.BatchRequest) error {
 	if len(batch.Ops) == 0 {
 		return errors.New("the batch is empty")
 	}
+	if len(batch.Ops) > mostBatchOps {
+		return fmt.Errorf("the batch has %d operations: the limit is %d", len(batch.Ops), mostBatchOps)
+	}
 	return checkOps(batch.Ops)
 }
 
@@ -482,7 +489,7 @@ func (l *server) read(request micro.Request) {
 				return err
 			}
 			// What does not fit into one message is left out; the client asks again for the rest.
-			if size += len(entry.Value) + len(key); size > limit && len(response.Versions) > 0 {
+			if size += len(entry.Value) + len(key) + commandOverhead; size > limit && len(response.Versions) > 0 {
 				break
 			}
 			response.Versions = append(response.Versions, versionOf(entry))

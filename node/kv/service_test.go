@@ -1,6 +1,7 @@
 package kv_test
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"quorate/node/kv"
+	"quorate/node/kv/kvpb"
 )
 
 // request sends a plain NATS request, as any client in any language would, again while there is no leader.
@@ -53,6 +55,7 @@ func TestPlainNATSRequests(t *testing.T) {
 		{"not a revision", base + "put.app.greeting", []byte("x"), nats.Header{kv.HeaderIfRevision: {"new"}}, "400", `"new" is not a revision`},
 		{"too large", base + "put.big", large, nil, "413", "the limit is"},
 		{"key too long", base + "put." + strings.Repeat("x", kv.MaxKeyBytes+1), nil, nil, "400", "the limit is 1024"},
+		{"too many operations", base + "batch", manyOps(t), nil, "400", "the limit is"},
 		{"malformed batch", base + "batch", []byte("garbage"), nil, "400", ""},
 		{"malformed read", base + "read", []byte("garbage"), nil, "400", ""},
 		{"malformed range", base + "range", []byte("garbage"), nil, "400", ""},
@@ -72,6 +75,40 @@ func TestPlainNATSRequests(t *testing.T) {
 	}
 	if gone := request(t, conn, base+"get.app.greeting", nil, nil); gone.Header.Get(micro.ErrorCodeHeader) != "404" {
 		t.Fatalf("after delete: %v", gone.Header)
+	}
+}
+
+// manyOps is a batch that would take long to apply.
+func manyOps(t *testing.T) []byte {
+	t.Helper()
+	batch := &kvpb.BatchRequest{Version: 1}
+	for i := range 50_000 {
+		batch.Ops = append(batch.Ops, &kvpb.Op{Kind: 2, Key: binary.BigEndian.AppendUint32(nil, uint32(i))})
+	}
+	b, err := batch.MarshalVT()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestManyKeysInOneRead asks for so many small keys that their versions, with what surrounds each, fit into no message.
+func TestManyKeysInOneRead(t *testing.T) {
+	c := startCluster(t, "n1")
+	conn := c.connect()
+	request(t, conn, "quorate.test.kv.put.a", nil, nil)
+	read := &kvpb.ReadRequest{Version: 1}
+	for range 300_000 {
+		read.Keys = append(read.Keys, []byte("a"))
+	}
+	b, err := read.MarshalVT()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply := request(t, conn, "quorate.test.kv.read", b, nil)
+	var page kvpb.ReadResponse
+	if err := page.UnmarshalVT(reply.Data); err != nil || len(page.Versions) == 0 || len(page.Versions) == len(read.Keys) {
+		t.Errorf("%d versions, %v", len(page.Versions), err)
 	}
 }
 

@@ -203,5 +203,8 @@ func decodeMembershipRecord(record SystemRecord) (raft.MembershipAt, error) {
 	if err != nil {
 		return raft.MembershipAt{}, fmt.Errorf("membership in the state machine: %w", err)
 	}
+	if entry.Membership == nil {
+		return raft.MembershipAt{}, fmt.Errorf("membership in the state machine: %w: entry %v of kind %d is none", storage.ErrCorrupt, entry.ID, entry.Kind)
+	}
 	return raft.MembershipAt{ID: entry.ID, Membership: entry.Membership}, nil
 }

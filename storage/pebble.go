@@ -2,6 +2,7 @@ package storage
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -18,4 +19,10 @@ func OpenPebble(dir string, options *pebble.Options) (db *pebble.DB, err error) 
 		}
 	}()
 	return pebble.Open(dir, options)
+}
+
+// PebbleMessage is a line that Pebble logs, without the stacks that its errors carry for its own developers, in the lines below.
+func PebbleMessage(format string, args ...any) string {
+	message, _, _ := strings.Cut(fmt.Sprintf(format, args...), "\n")
+	return message
 }

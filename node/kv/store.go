@@ -328,15 +328,15 @@ type storeLogger struct {
 }
 
 func (l *storeLogger) Infof(format string, args ...any) {
-	l.logger.Debug(fmt.Sprintf(format, args...), "from", "pebble")
+	l.logger.Debug(storage.PebbleMessage(format, args...), "from", "pebble")
 }
 
 func (l *storeLogger) Errorf(format string, args ...any) {
-	l.logger.Error(fmt.Sprintf(format, args...), "from", "pebble")
+	l.logger.Error(storage.PebbleMessage(format, args...), "from", "pebble")
 }
 
 func (l *storeLogger) Fatalf(format string, args ...any) {
-	err := fmt.Errorf("pebble: "+format, args...)
+	err := errors.New("pebble: " + storage.PebbleMessage(format, args...))
 	l.logger.Error("the state has failed", "error", err)
 	l.fail(err)
 }

@@ -2,8 +2,10 @@ package pebblelog
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
+
+	"quorate/storage"
 )
 
 // pebbleLogger passes Pebble's log lines on. Pebble takes for granted that Fatalf ends the program; here it marks the store as
@@ -23,11 +25,11 @@ func (l *pebbleLogger) Errorf(format string, args ...any) {
 }
 
 func (l *pebbleLogger) Fatalf(format string, args ...any) {
-	l.fault.set(fmt.Errorf("pebble: "+format, args...))
+	l.fault.set(errors.New("pebble: " + storage.PebbleMessage(format, args...)))
 }
 
 func (l *pebbleLogger) log(level slog.Level, format string, args []any) {
 	if l.logger.Enabled(context.Background(), level) {
-		l.logger.Log(context.Background(), level, fmt.Sprintf(format, args...), "from", "pebble")
+		l.logger.Log(context.Background(), level, storage.PebbleMessage(format, args...), "from", "pebble")
 	}
 }

@@ -287,6 +287,36 @@ func TestSessionsCountOnceUnderLeaderChanges(t *testing.T) {
 	}
 }
 
+// TestASessionOutlivesAProposalThatWasGivenUp: its number does not hold the answers to all later ones in the table, which has room for
+// so many of a session.
+func TestASessionOutlivesAProposalThatWasGivenUp(t *testing.T) {
+	c := newCluster(t, "n1")
+	c.start("n1")
+	ctx := within(t, time.Minute)
+	session, err := c.leader().OpenSession(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := session.Propose(ended, []byte("given up")); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	const room, writers = 4096, 128
+	var group sync.WaitGroup
+	for w := range writers {
+		group.Go(func() {
+			for i := range room/writers + 2 {
+				if _, err := session.Propose(ctx, fmt.Appendf(nil, "%d-%d", w, i)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
 func TestALostDiskNeitherVotesNorCounts(t *testing.T) {
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")

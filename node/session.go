@@ -96,12 +96,12 @@ func (s *Session) Propose(ctx context.Context, data []byte) (Result, error) {
 	}
 	s.mu.Unlock()
 	result, err := s.node.persist(ctx, raft.Entry{Kind: raft.EntryCommand, Data: data, Session: s.id, Sequence: sequence, LowWater: low})
+	s.mu.Lock()
+	delete(s.open, sequence) // also when it was given up: it is not proposed again, and its answer need not be kept
+	s.mu.Unlock()
 	if err != nil {
 		return Result{}, fmt.Errorf("propose in session %d: %w", s.id, err)
 	}
-	s.mu.Lock()
-	delete(s.open, sequence)
-	s.mu.Unlock()
 	return result, nil
 }
 
@@ -137,8 +137,11 @@ func (n *Node) persist(ctx context.Context, entry raft.Entry) (Result, error) {
 			continue
 		}
 		if handed {
-			return Result{}, errors.Join(ErrUnknownOutcome, ctx.Err())
+			err = ErrUnknownOutcome
 		}
-		return Result{}, errors.Join(err, ctx.Err())
+		if ended := ctx.Err(); ended != nil && !errors.Is(err, ended) {
+			err = fmt.Errorf("%w: %w", err, ended)
+		}
+		return Result{}, err
 	}
 }

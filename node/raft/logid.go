@@ -9,8 +9,8 @@ import (
 // Two logs that hold the same LogID hold the same entries up to there (Log Matching, paper section 5.3).
 // The zero LogID is the beginning of every log, before its first entry, which has index 1.
 type LogID struct {
-	Term  uint64
-	Index uint64
+	Term  uint64 `json:"term"`
+	Index uint64 `json:"index"`
 }
 
 // Compare orders log ids by term, then by index: the order of "at least as up to date" (paper section 5.4.1).

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -41,6 +42,9 @@ type Server struct{ server *server.Server }
 
 const startTimeout = 10 * time.Second
 
+// sayAgain is how many attempts to reach another server go by, one a second, until the log says again that it is not there.
+const sayAgain = 30
+
 // Start starts a server and returns when it takes clients.
 func Start(options Options) (*Server, error) {
 	o, err := serverOptions(options)
@@ -67,6 +71,7 @@ func serverOptions(options Options) (*server.Options, error) {
 		Host: options.Host, Port: options.Port, ServerName: options.ServerName,
 		JetStream: options.JetStream, StoreDir: options.Dir,
 		NoSigs: true, MaxPayload: int32(options.MaxPayload),
+		ConnectErrorReports: sayAgain, ReconnectErrorReports: sayAgain,
 	}
 	if o.Host == "" {
 		o.Host = "127.0.0.1"
@@ -92,25 +97,37 @@ func serverOptions(options Options) (*server.Options, error) {
 		o.Cluster = server.ClusterOpts{Name: options.ClusterName, Host: host, Port: port}
 	}
 	for _, route := range options.Routes {
-		if !strings.Contains(route, "://") {
-			route = "nats://" + route
-		}
-		u, err := url.Parse(route)
-		if err != nil || u.Port() == "" {
-			return nil, fmt.Errorf("start NATS: route %q must be nats://host:port", route)
+		u, err := ParseRoute(route)
+		if err != nil {
+			return nil, fmt.Errorf("start NATS: %w", err)
 		}
 		o.Routes = append(o.Routes, u)
 	}
 	return o, nil
 }
 
-// PortError says that a port is taken.
+// ParseRoute reads where another server listens to its like: nats://host:port.
+func ParseRoute(route string) (*url.URL, error) {
+	if !strings.Contains(route, "://") {
+		route = "nats://" + route
+	}
+	u, err := url.Parse(route)
+	if err != nil || u.Port() == "" {
+		return nil, fmt.Errorf("route %q must be nats://host:port", route)
+	}
+	return u, nil
+}
+
+// PortError says that a server cannot listen where it shall.
 type PortError struct {
 	Address string
 	Err     error
 }
 
 func (e *PortError) Error() string {
+	if !errors.Is(e.Err, syscall.EADDRINUSE) {
+		return fmt.Sprintf("cannot listen on %s: %v", e.Address, e.Err)
+	}
 	return fmt.Sprintf("cannot listen on %s: %v (is a NATS server running there already? use it, or choose another port)", e.Address, e.Err)
 }
 

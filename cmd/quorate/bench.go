@@ -108,8 +108,11 @@ func (a *app) bench(ctx context.Context, load benchLoad, clients []*kv.Client, t
 	if ctx.Err() != nil {
 		return fmt.Errorf("bench: ended before its time: %w", context.Cause(ctx))
 	}
+	if result.Operations == 0 && isTooLarge(result.firstError) {
+		return fmt.Errorf("bench: no value was taken: %w", result.firstError)
+	}
 	if result.Operations == 0 {
-		return withStatus(statusUnavailable, fmt.Errorf("bench: no request was answered: %s", result.firstError))
+		return withStatus(statusUnavailable, fmt.Errorf("bench: no request was answered: %v", result.firstError))
 	}
 	return nil
 }
@@ -132,7 +135,7 @@ func (a *app) printBench(r benchResult) error {
 		fmt.Fprintf(&text, "\nerrors: %s: %d", kind, r.Errors[kind])
 	}
 	if len(r.Errors) > 0 {
-		fmt.Fprintf(&text, "\nfirst error: %s\n", r.firstError)
+		fmt.Fprintf(&text, "\nfirst error: %v\n", r.firstError)
 	}
 	return a.printf("%s", text.String())
 }

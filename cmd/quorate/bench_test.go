@@ -44,7 +44,7 @@ func TestBenchResult(t *testing.T) {
 			t.Errorf("%s is %d µs, want %d", name, c.got, c.want)
 		}
 	}
-	if r.Errors["unknown_outcome"] != 2 || r.Errors["timeout"] != 2 || r.firstError == "" {
+	if r.Errors["unknown_outcome"] != 2 || r.Errors["timeout"] != 2 || r.firstError == nil {
 		t.Errorf("errors: %v, first %q", r.Errors, r.firstError)
 	}
 }

@@ -10,7 +10,7 @@ type benchResult struct {
 	PerSecond  float64                 `json:"operations_per_second"`
 	Ops        map[string]benchMeasure `json:"by_operation"`
 	Errors     map[string]uint64       `json:"errors"`
-	firstError string
+	firstError error
 }
 
 // benchMeasure is what was measured of one kind of operation.
@@ -45,8 +45,8 @@ func (b *benchRun) result() benchResult {
 		for kind, n := range t.errors {
 			r.Errors[kind] += n
 		}
-		if t.firstError != nil && r.firstError == "" {
-			r.firstError = t.firstError.Error()
+		if r.firstError == nil {
+			r.firstError = t.firstError
 		}
 	}
 	for op, h := range merged {

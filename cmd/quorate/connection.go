@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"quorate/node/kv"
+	"quorate/transport/natsrpc"
 )
 
 const (
@@ -103,7 +104,21 @@ func (f *natsFlags) target() (natsTarget, error) {
 	if f.tlsCA != "" {
 		t.options = append(t.options, nats.RootCAs(f.tlsCA))
 	}
-	return t, nil
+	return t, t.check()
+}
+
+// check refuses at once what cannot work at any later time: no attempt to connect tells the user more.
+func (t natsTarget) check() error {
+	if err := natsrpc.CheckURLs(t.url); err != nil {
+		return &usageError{err: err}
+	}
+	var o nats.Options
+	for _, option := range t.options {
+		if err := option(&o); err != nil {
+			return usagef("options for NATS: %w", err)
+		}
+	}
+	return nil
 }
 
 func (f *natsFlags) check() error {

@@ -72,8 +72,8 @@ func (a *app) dev(cmd *cobra.Command, f *devFlags) (err error) {
 	if f.nodes < 1 || f.nodes > maxDevNodes {
 		return usagef("--nodes %d must be from 1 to %d", f.nodes, maxDevNodes)
 	}
-	if f.port < -1 || f.port > 65535 {
-		return usagef("--port %d must be at most 65535; 0 picks a free one", f.port)
+	if f.port < 0 || f.port > 65535 {
+		return usagef("--port %d must be from 1 to 65535; 0 picks a free one", f.port)
 	}
 	maxPayload, err := parseMaxPayload(f.maxPayload)
 	if err != nil {

@@ -90,7 +90,10 @@ func openDevDir(path string, want devLayout, insist map[string]bool) (*devDir, e
 		return nil, err
 	}
 	lock, err := vfs.Default.Lock(filepath.Join(path, devLock))
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("lock directory %s: %w: the user who runs `quorate dev` must own it, or give another --dir", path, err)
+	case err != nil:
 		return nil, fmt.Errorf("directory %s is in use: another `quorate dev` runs on it: stop that one, or give this one another --dir: %w", path, err)
 	}
 	d := &devDir{path: path, lock: lock, layout: layout}

@@ -71,6 +71,11 @@ func (f *embedFlags) check(cmd *cobra.Command) error {
 	if len(f.routes) > 0 && f.routeListen == "" {
 		return usagef("--route needs --route-listen: the other nodes' NATS servers connect to it")
 	}
+	for _, route := range f.routes {
+		if _, err := embednats.ParseRoute(route); err != nil {
+			return usagef("--route: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -118,7 +123,7 @@ func splitHostPort(flag, address string) (host string, port int, err error) {
 		return "", 0, usagef("%s %q must be host:port: %w", flag, address, err)
 	}
 	port, err = strconv.Atoi(portText)
-	if err != nil || port < -1 || port > 65535 {
+	if err != nil || port < 0 || port > 65535 {
 		return "", 0, usagef("%s %q: the port must be a number up to 65535; 0 picks a free one", flag, address)
 	}
 	return host, freePort(port), nil

@@ -65,6 +65,8 @@ func runCommand(t *testing.T, stdin string, args ...string) (status int, stdout,
 
 func TestWrongUsage(t *testing.T) {
 	dir := t.TempDir()
+	noPEM := filepath.Join(t.TempDir(), "no.pem")
+	write(t, noPEM, "hello")
 	for _, c := range []struct {
 		args string
 		says string
@@ -83,6 +85,10 @@ func TestWrongUsage(t *testing.T) {
 		{"get k --password p", "--password needs --user"},
 		{"get k --tlscert " + dir, "--tlscert and --tlskey"},
 		{"get k --context bogus-context", "--context"},
+		{"get k --nats nats://[::", "NATS URL"},
+		{"get k --nats http://127.0.0.1:4222", `scheme "http"`},
+		{"get k --tlsca " + noPEM, noPEM},
+		{"get k --tlscert " + noPEM + " --tlskey " + noPEM, "certificate"},
 		{"put k v --if-revision -1", "invalid argument"},
 		{"ls --values", "--output json"},
 		{"status --node a.b", "node id"},
@@ -96,6 +102,7 @@ func TestWrongUsage(t *testing.T) {
 		{"dev --nodes 0", "--nodes"},
 		{"dev --nodes 1000", "--nodes"},
 		{"dev --port 70000", "--port"},
+		{"dev --port -1", "--port"},
 		{"dev --max-payload lots", "--max-payload"},
 		{"dev --log-level loud", "--log-level"},
 		{"dev --ephemeral --dir " + dir, "exclude each other"},
@@ -108,6 +115,9 @@ func TestWrongUsage(t *testing.T) {
 		{"serve --id n1 --members n1 --dir " + dir + " --embed --nats nats://x", "--embed"},
 		{"serve --id n1 --members n1 --dir " + dir + " --embed --route nats://x", "--route-listen"},
 		{"serve --id n1 --members n1 --dir " + dir + " --embed --listen x", "--listen"},
+		{"serve --id n1 --members n1 --dir " + dir + " --embed --route-listen 127.0.0.1:0 --route x", `"nats://x" must be nats://host:port`},
+		{"serve --id n1 --members n1 --dir " + dir + " --nats nats://", "NATS URL"},
+		{"serve --id n1 --members n1 --dir " + filepath.Join(dir, "new") + " --priority 1001", "priority"},
 		{"serve --id n1 --members n1 --dir " + dir + " --log-format xml", "--log-format"},
 	} {
 		status, stdout, stderr := runCommand(t, "", strings.Fields(c.args)...)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"quorate/node"
 	"quorate/node/raft"
 )
 
@@ -137,6 +138,9 @@ func (f *serveFlags) run(ctx context.Context, logger *slog.Logger) (err error) {
 	m, err := startMember(ctx, memberConfig{
 		cluster: f.cluster, id: raft.NodeID(f.id), members: members, join: f.join, policy: f.policy, dir: f.dir, url: target.url, options: target.options, logger: logger, observe: observation,
 	})
+	if errors.Is(err, node.ErrConfig) {
+		return &usageError{err: err}
+	}
 	if err != nil {
 		return err
 	}
@@ -149,7 +153,7 @@ func (f *serveFlags) run(ctx context.Context, logger *slog.Logger) (err error) {
 	defer cancel()
 	if err := m.close(stop); err != nil {
 		// A node that has failed lost nothing that it acknowledged, but somebody has to look at it.
-		return withStatus(statusFailed, errors.Join(fmt.Errorf("node %s of cluster %s", f.id, f.cluster), err))
+		return withStatus(statusFailed, fmt.Errorf("node %s of cluster %s: %w", f.id, f.cluster, err))
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ const (
 // context ends; only a URL that cannot be one is an error at once. Once connected, the connection comes back by itself for ever;
 // nothing is kept for sending meanwhile.
 func Connect(ctx context.Context, options ConnectOptions) (*nats.Conn, error) {
-	if err := checkURLs(options.URL); err != nil {
+	if err := CheckURLs(options.URL); err != nil {
 		return nil, err
 	}
 	logger := options.Logger
@@ -135,8 +135,8 @@ func trouble(err error) string {
 	return "cannot reach NATS"
 }
 
-// checkURLs refuses what no server will ever answer at. The client library takes a missing scheme for nats://.
-func checkURLs(urls string) error {
+// CheckURLs refuses what no server will ever answer at. The client library takes a missing scheme for nats://.
+func CheckURLs(urls string) error {
 	for text := range strings.SplitSeq(urls, ",") {
 		text = strings.TrimSpace(text)
 		if !strings.Contains(text, "://") {

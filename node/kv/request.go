@@ -63,6 +63,17 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			if operations = dropEnded(operations, last); len(operations) == 0 {
 				return
 			}
+			if c.leader.Load() == nil { // nothing is sent, and so nothing unknown, before a leader was seen
+				if _, err := c.askLeader(ctx); errors.Is(err, nats.ErrNoResponders) {
+					last = unavailable(err)
+					c.pauseFor(ctx, operations, wait.NextBackOff())
+					continue
+				}
+			}
+			if ctx.Err() != nil {
+				finish(ErrClosed)
+				return
+			}
 			c.session.done(n)
 			var err error
 			if n, err = c.numberFor(ctx, operations); err != nil {

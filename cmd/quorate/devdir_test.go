@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -125,5 +127,25 @@ func TestMemberDirectoryThatIsSomebodyElsesIsRefused(t *testing.T) {
 	}
 	if err := checkMemberDir(filepath.Join(path, "new", "dir")); err != nil {
 		t.Errorf("a new directory: %v", err)
+	}
+}
+
+func TestDirectoriesThatMayNotBeUsedAreRefused(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may use every directory")
+	}
+	unreadable, fixed := filepath.Join(t.TempDir(), "unreadable"), filepath.Join(t.TempDir(), "fixed")
+	for dir, mode := range map[string]os.FileMode{unreadable: 0, fixed: 0o500} {
+		if err := os.Mkdir(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openDevDir(dir, devWant("dev", "n1"), nil); !errors.Is(err, fs.ErrPermission) || strings.Contains(err.Error(), "in use") {
+			t.Errorf("dev cluster in %s: %v", dir, err)
+		}
+	}
+	for _, dir := range []string{unreadable, filepath.Join(fixed, "new")} {
+		if err := checkMemberDir(dir); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("node in %s: %v", dir, err)
+		}
 	}
 }

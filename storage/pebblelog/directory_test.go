@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -267,4 +269,36 @@ func TestMakesMissingDirectories(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b", "c")
 	log := mustOpen(t, dir, small(vfs.Default))
 	mustWrite(t, log, storage.Write{Append: entries(t, 1, 1, 1, 0)})
+}
+
+// forbidden is a disk whose files belong to another user.
+type forbidden struct {
+	vfs.FS
+	operation string
+}
+
+func (f forbidden) List(dir string) ([]string, error) {
+	if f.operation == "list" {
+		return nil, &fs.PathError{Op: "open", Path: dir, Err: fs.ErrPermission}
+	}
+	return f.FS.List(dir)
+}
+
+func (f forbidden) Lock(name string) (io.Closer, error) {
+	if f.operation == "lock" {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
+	}
+	return f.FS.Lock(name)
+}
+
+func TestRefusesADirectoryThatMayNotBeRead(t *testing.T) {
+	for operation, says := range map[string]string{"list": "look into directory log", "lock": "must own the directory"} {
+		log, err := pebblelog.OpenLog("log", small(forbidden{FS: vfs.NewMem(), operation: operation}))
+		if err == nil {
+			t.Fatalf("%s: opened (%v)", operation, log.Close())
+		}
+		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "in use") {
+			t.Errorf("%s: %v", operation, err)
+		}
+	}
 }

@@ -52,8 +52,8 @@ func (c *cluster) writer(at *node.Node) (stop func() []string) {
 func (c *cluster) holds(id raft.NodeID, want []string) {
 	c.t.Helper()
 	var got []string
-	waitFor(c.t, fmt.Sprintf("%s to apply %d commands", id, len(want)), func() bool {
-		got = c.states[id].seen()
+	c.applies(id, fmt.Sprintf("%d commands", len(want)), func(seen []string) bool {
+		got = seen
 		return len(want) == 0 || slices.Contains(got, want[len(want)-1])
 	})
 	seen := map[string]int{}
@@ -87,10 +87,11 @@ func TestMembersAreAddedReplacedAndRemovedUnderLoad(t *testing.T) {
 	if _, err := c.nodes["n3"].ChangeMembership(ctx, node.MembershipChange{Voters: []raft.NodeID{"n1", "n3", "n4"}}); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "n2 to hear that it was removed", func() bool {
-		s := c.nodes["n2"].Status()
+	if status, err := c.nodes["n2"].Wait(ctx, func(s node.Status) bool {
 		return s.Removed && strings.Contains(strings.Join(s.Warnings, " "), "removed")
-	})
+	}); err != nil {
+		t.Fatalf("n2 does not hear that it was removed: %v, %+v", err, status)
+	}
 	// The leader removes itself, and stays as a learner; another leads.
 	leader := c.leader().Config().ID
 	var others []raft.NodeID

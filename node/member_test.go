@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -424,8 +425,7 @@ func TestAHungFollowerDoesNotSlowTheQuorum(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	var taken atomic.Int64
-	var bytes atomic.Int64
+	var taken, bytes atomic.Int64
 	if _, err := conn.Subscribe(fmt.Sprintf("quorate.test.raft.%s.>", hung), func(m *nats.Msg) {
 		taken.Add(1)
 		bytes.Add(int64(len(m.Data)))
@@ -437,18 +437,35 @@ func TestAHungFollowerDoesNotSlowTheQuorum(t *testing.T) {
 	}
 	ctx := within(t, 60*time.Second)
 	payload := make([]byte, 64<<10)
-	var group sync.WaitGroup
-	for range 8 {
-		group.Go(func() {
-			for range 100 {
-				if _, err := leader.Propose(ctx, payload); err != nil {
-					t.Error(err)
-					return
+	const writers, writes = 8, 150
+	load := func() {
+		var group sync.WaitGroup
+		for range writers {
+			group.Go(func() {
+				for range writes {
+					if _, err := leader.Propose(ctx, payload); err != nil {
+						t.Error(err)
+						return
+					}
 				}
-			}
-		})
+			})
+		}
+		group.Wait()
 	}
-	group.Wait()
+	load() // what is kept of the log in memory is full now
+	before := heapInUse()
+	load()
+	if grown := heapInUse() - before; grown > writers*writes*int64(len(payload))/4 {
+		t.Errorf("memory grew by %d bytes while %d were written", grown, writers*writes*len(payload))
+	}
+	// The others are not behind: one of them has acknowledged each write, or it would not have been committed, and its worker is not paused.
+	if _, err := leader.Wait(ctx, func(s node.Status) bool {
+		return slices.ContainsFunc(s.Members, func(m node.MemberStatus) bool {
+			return m.ID != hung && m.ID != s.ID && m.Reachable && m.Matched == s.LastIndex
+		})
+	}); err != nil {
+		t.Errorf("the follower that answers is behind: %v", err)
+	}
 	if limit := int64(leader.Config().MaxInFlightBytes) + 1<<20; bytes.Load() > 2*limit {
 		t.Errorf("%d bytes in %d messages were sent to a follower that answers none of them", bytes.Load(), taken.Load())
 	}
@@ -462,6 +479,15 @@ func TestAHungFollowerDoesNotSlowTheQuorum(t *testing.T) {
 	if _, err := leader.ChangeMembership(ctx, node.MembershipChange{Voters: others}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// heapInUse is what is still needed.
+func heapInUse() int64 {
+	runtime.GC()
+	runtime.GC() // what finalizers gave back
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 func TestLeadershipGoesToWhoShouldLeadMost(t *testing.T) {

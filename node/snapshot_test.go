@@ -424,3 +424,30 @@ func TestAStateMachineThatCannotBeWrittenStopsNobody(t *testing.T) {
 	want = c.fill(want, 5)
 	c.holds("n1", want)
 }
+
+// A stop does not wait for a build that never ends, and who asked for it is told.
+func TestCloseEndsABuildThatIsUnderWay(t *testing.T) {
+	c := newStoringCluster(t, "n1")
+	c.tune = nil
+	c.start("n1")
+	c.fill(nil, 5)
+	n, state := c.nodes["n1"], c.states["n1"]
+	begun := make(chan struct{}, 8)
+	state.mu.Lock()
+	state.writing = func(ctx context.Context) error {
+		begun <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	state.mu.Unlock()
+	asked := make(chan error, 1)
+	go func() {
+		_, err := n.Snapshot(within(t, 60*time.Second))
+		asked <- err
+	}()
+	<-begun
+	c.stop("n1")
+	if err := <-asked; !errors.Is(err, node.ErrStopped) && !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}

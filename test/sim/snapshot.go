@@ -131,8 +131,8 @@ func (p *process) install(fetched []stored) bool {
 			if s.ref.Last.Index < p.disk.visible.last().Index {
 				w.happened(installedKeepingATail)
 			}
-			p.disk.purge(s.ref.Last)
 			p.disk.settle()
+			p.disk.purge(s.ref.Last)
 		} else {
 			p.disk.reset(s.ref.Last)
 		}

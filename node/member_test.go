@@ -437,7 +437,12 @@ func TestAHungFollowerDoesNotSlowTheQuorum(t *testing.T) {
 	}
 	ctx := within(t, 60*time.Second)
 	payload := make([]byte, 64<<10)
-	const writers, writes = 8, 150
+	const writers, writes = 8, 50
+	for _, state := range c.states {
+		state.mu.Lock()
+		state.forgets = true
+		state.mu.Unlock()
+	}
 	load := func() {
 		var group sync.WaitGroup
 		for range writers {

@@ -158,6 +158,7 @@ func (o *oracle) after(p *process, before past) {
 	if e.Role() == raft.Leader {
 		o.leads(p, e.Vote().Term, before)
 		o.handsOver(p, before)
+		o.mayGoOnLeading(p)
 	} else if before.role == raft.Leader {
 		o.w.happened(leaderStepsDown)
 	}

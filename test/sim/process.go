@@ -43,6 +43,8 @@ type process struct {
 	// transferring is when the leader began to hand over.
 	transferring time.Duration
 	back         back
+	// alone is since when it leads although no quorum answers, or zero.
+	alone time.Duration
 }
 
 // inbox is what waits for the core, in the order in which the core hands it to the engine.
@@ -83,7 +85,9 @@ func (p *process) start() {
 	p.reads = map[raft.ReadID]readOp{}
 	p.applied, p.lastTime = p.disk.flushed, 0
 	p.load(p.disk.state)
+	p.alone = 0
 	p.disk.durable = func(seq uint64) {
+		p.disk.moved = w.now
 		p.inbox.durable = max(p.inbox.durable, seq)
 		p.wake()
 	}

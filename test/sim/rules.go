@@ -131,6 +131,24 @@ func (o *oracle) handsOver(p *process, before past) {
 	}
 }
 
+// mayGoOnLeading checks that nobody stays leader for long by heartbeats alone: without answers of a quorum, or with a disk that
+// stands still (rule 3).
+func (o *oracle) mayGoOnLeading(p *process) {
+	now, timeout := o.w.now, o.w.plan.engine.ElectionTimeout
+	if still := now - p.disk.moved; len(p.disk.pending) > 0 && still > timeout+o.w.plan.engine.HeartbeatInterval {
+		o.w.fail("stalled disk (rule 3): n%d leads although nothing has become durable for %v", p.index+1, still)
+	}
+	at, _ := p.engine.QuorumAck()
+	switch {
+	case o.w.time().Sub(at) <= timeout:
+		p.alone = 0
+	case p.alone == 0:
+		p.alone = now
+	case now-p.alone > timeout/2: // a change of members may have made a quorum of those who were silent, just now
+		o.w.fail("check-quorum (rule 3): n%d leads although no quorum has answered since %v ago", p.index+1, o.w.time().Sub(at))
+	}
+}
+
 // undoes notes what a write takes away.
 func (o *oracle) undoes(p *process, write *raft.Write) {
 	if write == nil || write.TruncateFrom == 0 || write.TruncateFrom > uint64(len(p.disk.visible.entries)) {

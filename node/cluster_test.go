@@ -25,6 +25,10 @@ type journal struct {
 	commands []string
 	restored int                        // how often a snapshot was restored
 	fault    func(command string) error // what Apply does instead, if it returns an error
+	// forgets: it keeps the beginnings of commands only, so that its memory does not count.
+	forgets bool
+	// writing, if not nil, is called when a snapshot is written.
+	writing func(ctx context.Context) error
 }
 
 func (j *journal) Apply(batch node.Batch) ([][]byte, error) {
@@ -37,22 +41,39 @@ func (j *journal) Apply(batch node.Batch) ([][]byte, error) {
 				return nil, err
 			}
 		}
-		j.commands = append(j.commands, string(c.Data))
+		data := c.Data
+		if j.forgets {
+			data = data[:min(len(data), 8)]
+		}
+		j.commands = append(j.commands, string(data))
 		results = append(results, fmt.Appendf(nil, "%d", len(j.commands)))
 	}
 	return results, nil
 }
 
 // journalView is a snapshot: the commands, one a line.
-type journalView []string
+type journalView struct {
+	commands []string
+	writing  func(ctx context.Context) error
+}
 
-func (v journalView) WriteTo(_ context.Context, w io.Writer) error {
-	_, err := io.WriteString(w, strings.Join(v, "\n"))
+func (v *journalView) WriteTo(ctx context.Context, w io.Writer) error {
+	if v.writing != nil {
+		if err := v.writing(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := io.WriteString(w, strings.Join(v.commands, "\n"))
 	return err
 }
-func (v journalView) Close() error { return nil }
+func (v *journalView) Close() error { return nil }
 
-func (j *journal) Snapshot() (node.Snapshot, error) { return journalView(j.seen()), nil }
+func (j *journal) Snapshot() (node.Snapshot, error) {
+	commands := j.seen()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return &journalView{commands, j.writing}, nil
+}
 
 func (j *journal) Restore(_ context.Context, _ node.SnapshotMeta, r io.Reader) error {
 	b, err := io.ReadAll(r)
@@ -166,18 +187,21 @@ func (c *cluster) stop(id raft.NodeID) {
 // leader waits until some node serves, and returns it.
 func (c *cluster) leader() *node.Node {
 	c.t.Helper()
-	ctx := within(c.t, 20*time.Second)
-	for ctx.Err() == nil {
-		for _, n := range c.nodes {
-			if n.Status().Serving {
-				return n
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	serving := make(chan *node.Node, len(c.nodes))
+	var group sync.WaitGroup
+	defer func() { cancel(); group.Wait() }()
+	for _, n := range c.nodes {
+		group.Go(func() {
+			if _, err := n.Wait(ctx, func(s node.Status) bool { return s.Serving }); err == nil {
+				serving <- n
 			}
-		}
-		for _, n := range c.nodes {
-			short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
-			_, _ = n.Wait(short, func(s node.Status) bool { return s.Serving })
-			cancel()
-		}
+		})
+	}
+	select {
+	case n := <-serving:
+		return n
+	case <-ctx.Done():
 	}
 	for id, n := range c.nodes {
 		c.t.Logf("%s: %+v", id, n.Status())
@@ -214,7 +238,7 @@ func (c *cluster) propose(command string) proposed {
 func (c *cluster) agree(want []string) {
 	c.t.Helper()
 	for id := range c.nodes {
-		waitFor(c.t, fmt.Sprintf("%s to apply %d commands", id, len(want)), func() bool { return len(c.states[id].seen()) >= len(want) })
+		c.applies(id, fmt.Sprintf("%d commands", len(want)), func(seen []string) bool { return len(seen) >= len(want) })
 		if got := c.states[id].seen(); fmt.Sprint(got) != fmt.Sprint(want) {
 			c.t.Fatalf("%s applied %q, want %q", id, got, want)
 		}
@@ -224,6 +248,15 @@ func (c *cluster) agree(want []string) {
 // notLeading is one of the first members that is not this leader.
 func (c *cluster) notLeading(leader *node.Node) raft.NodeID {
 	return c.members[slices.IndexFunc(c.members, func(id raft.NodeID) bool { return id != leader.Config().ID })]
+}
+
+// applies waits until a node's state machine has what is wanted. The status is told after the state, so it is enough to look then.
+func (c *cluster) applies(id raft.NodeID, what string, has func(seen []string) bool) {
+	c.t.Helper()
+	_, err := c.nodes[id].Wait(within(c.t, 20*time.Second), func(node.Status) bool { return has(c.states[id].seen()) })
+	if err != nil {
+		c.t.Fatalf("%s to apply %s: %v", id, what, err)
+	}
 }
 
 func within(t *testing.T, d time.Duration) context.Context {

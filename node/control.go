@@ -75,6 +75,9 @@ type Switches struct {
 	NoHeartbeats bool
 	// NoSnapshots: no snapshot is built by policy.
 	NoSnapshots bool
+	// NoTicks: no timer of Raft runs. The node answers and does what it is told; by itself it neither stands for election nor sends
+	// heartbeats, and as leader it does not notice that its quorum is gone. For tests.
+	NoTicks bool
 }
 
 // Switch sets the switches.

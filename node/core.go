@@ -102,7 +102,11 @@ func (c *raftCore) run(ctx context.Context) error {
 			return err
 		}
 		c.noteHeard()
-		timer.Reset(time.Until(c.engine.Deadline()))
+		if c.switches.NoTicks {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(c.engine.Deadline()))
+		}
 	}
 }
 
@@ -208,7 +212,9 @@ func (c *raftCore) step() error {
 			c.engine.TimeoutNow(r.Arrived, req, to)
 		}
 	}
-	c.engine.Tick(now)
+	if !c.switches.NoTicks {
+		c.engine.Tick(now)
+	}
 	for _, f := range d.control {
 		f(c)
 	}

@@ -206,6 +206,7 @@ func (g *gathering) ask(answers chan<- heard, known map[raft.NodeID]*transport.H
 	g.mu.Lock()
 	g.waiting = waiting
 	g.mu.Unlock()
+	g.node.watch.elsewhere()
 	req := &transport.HelloRequest{Cluster: g.node.cfg.Cluster, Members: g.members}
 	for _, id := range waiting {
 		g.node.links.transport.Call(raft.Peer{ID: id}, req, time.Second, func(a transport.Answer) {
@@ -286,6 +287,7 @@ func (g *gathering) store(genesis storage.Genesis) error {
 	g.mu.Lock()
 	g.genesis, g.waiting = &genesis, nil
 	g.mu.Unlock()
+	g.node.watch.elsewhere()
 	g.node.logger.Info("the cluster's genesis is agreed", "cluster_id", genesis.ClusterID(), "members", joinIDs(memberIDs(genesis)),
 		"max_entry_bytes", genesis.MaxEntryBytes)
 	return nil

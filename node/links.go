@@ -37,7 +37,7 @@ func (l *links) open(ctx context.Context, n *Node) error {
 	connect := func(purpose string) (*nats.Conn, error) {
 		return natsrpc.Connect(ctx, natsrpc.ConnectOptions{
 			URL: n.cfg.URL, Name: fmt.Sprintf("quorate %s %s %s", n.cfg.Cluster, n.cfg.ID, purpose),
-			Logger: n.logger, Options: n.cfg.NATSOptions, Events: &l.events,
+			Logger: n.logger, Options: n.cfg.NATSOptions, Events: &l.events, Changed: n.watch.elsewhere,
 		})
 	}
 	raftConn, err := connect("raft")
@@ -66,6 +66,7 @@ func (l *links) open(ctx context.Context, n *Node) error {
 		return fmt.Errorf("transport: %w", err)
 	}
 	l.set(raftConn, clientConn, snapshotConn, t)
+	n.watch.elsewhere()
 	return l.serveStatus(n)
 }
 

@@ -66,6 +66,12 @@ func TestFollowerSaysWhoLeads(t *testing.T) {
 		if _, err = n.ReadIndex(t.Context()); !errors.As(err, &notLeader) {
 			t.Fatalf("read at follower %s: %v", id, err)
 		}
+		if _, err = n.ChangeMembership(t.Context(), node.MembershipChange{Voters: c.members[:2]}); !errors.As(err, &notLeader) || notLeader.Leader != leader {
+			t.Fatalf("change at follower %s: %v", id, err)
+		}
+		if err = n.TransferLeadership(t.Context(), id); !errors.As(err, &notLeader) || notLeader.Leader != leader {
+			t.Fatalf("transfer at follower %s: %v", id, err)
+		}
 	}
 }
 
@@ -283,6 +289,46 @@ func TestEmptyDirectoryUnderAUsedNameIsRefused(t *testing.T) {
 	}
 }
 
+// A node that waits for its cluster to be made takes nothing, and says so at once.
+func TestBeforeTheGenesisEverythingIsRefused(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.start("n1")
+	n := c.nodes["n1"]
+	ctx := within(t, 20*time.Second)
+	for what, call := range map[string]func() error{
+		"propose": func() error { _, err := n.Propose(ctx, []byte("x")); return err },
+		"read":    func() error { _, err := n.ReadIndex(ctx); return err },
+		"change": func() error {
+			_, err := n.ChangeMembership(ctx, node.MembershipChange{Voters: []raft.NodeID{"n1"}})
+			return err
+		},
+		"transfer": func() error { return n.TransferLeadership(ctx, "n2") },
+		"snapshot": func() error { _, err := n.Snapshot(ctx); return err },
+		"barrier":  func() error { _, err := n.Barrier(ctx); return err },
+		"elect":    func() error { _, err := n.Elect(ctx); return err },
+	} {
+		if err := call(); !errors.Is(err, node.ErrNotInitialized) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	cfg := c.config("n4")
+	if _, err := node.Start(t.Context(), cfg, &journal{}); !errors.Is(err, node.ErrConfig) {
+		t.Errorf("members without the node itself: %v", err)
+	}
+	// Once it is made, another list at a start changes nothing.
+	c.start("n2", "n3")
+	c.propose("x")
+	c.stop("n3")
+	c.members = []raft.NodeID{"n3", "n4"}
+	c.start("n3")
+	if _, err := c.nodes["n3"].WaitLeader(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := voters(c.nodes["n3"]); got != "[n1 n2 n3]" {
+		t.Error(got)
+	}
+}
+
 func TestDifferentMemberListsAreRefused(t *testing.T) {
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1")
@@ -317,7 +363,10 @@ func TestGenesisInAnyOrderOfStarts(t *testing.T) {
 					if err != nil {
 						t.Fatalf("%v %+v", err, status)
 					}
-					waitFor(t, "the node to say for whom it waits", func() bool { return len(c.nodes[id].Status().WaitingFor) == 2 })
+					status, err = c.nodes[id].Wait(within(t, 20*time.Second), func(s node.Status) bool { return len(s.WaitingFor) == 2 })
+					if err != nil {
+						t.Fatalf("%v %+v", err, status)
+					}
 					c.stop(id)
 					c.start(id)
 				}
@@ -351,10 +400,11 @@ func TestNATSGoneAtRunTimeAndBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range c.nodes {
-		waitFor(t, "status to say that NATS is gone", func() bool {
-			s := n.Status()
+		if status, err := n.Wait(within(t, 20*time.Second), func(s node.Status) bool {
 			return !s.NATS.Connected && strings.Contains(strings.Join(s.Warnings, " "), "not connected")
-		})
+		}); err != nil {
+			t.Fatalf("%v %+v", err, status.NATS)
+		}
 	}
 	c.server = startNATS(t, port)
 	c.propose("after")

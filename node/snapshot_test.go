@@ -1,6 +1,8 @@
 package node_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 
 	"quorate/node"
 	"quorate/node/raft"
+	"quorate/storage"
 	"quorate/storage/objectstore"
 )
 
@@ -241,4 +244,210 @@ func TestAStateAheadOfItsLogDiscardsTheLog(t *testing.T) {
 	want = c.fill(want, 3)
 	c.holds(away, want)
 	c.holds(from, want)
+}
+
+// While a snapshot is written, however long that takes, writes are acknowledged and applied; it is named when it is complete; and who asks
+// for one meanwhile gets a later one.
+func TestABuildBlocksNeitherWritesNorTheNextTrigger(t *testing.T) {
+	c := newStoringCluster(t, "n1")
+	c.tune = nil
+	c.start("n1")
+	want := c.fill(nil, 10)
+	n, state := c.nodes["n1"], c.states["n1"]
+	ctx := within(t, 60*time.Second)
+	begun, goOn := make(chan struct{}, 8), make(chan struct{})
+	state.mu.Lock()
+	state.writing = func(ctx context.Context) error {
+		begun <- struct{}{}
+		select {
+		case <-goOn:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	state.mu.Unlock()
+	type outcome struct {
+		ref storage.SnapshotRef
+		err error
+	}
+	first, second := make(chan outcome, 1), make(chan outcome, 1)
+	ask := func(to chan outcome) {
+		ref, err := n.Snapshot(ctx)
+		to <- outcome{ref, err}
+	}
+	go ask(first)
+	<-begun
+	if s := n.Status().Snapshot; !s.Building || s.Index != 0 {
+		t.Errorf("while it is built: %+v", s)
+	}
+	want = c.fill(want, 20) // each is answered by the state machine
+	last := n.Status().AppliedIndex
+	go ask(second)
+	for range 20 { // in its turn, the second is in RaftCore's hands
+		if err := n.Heartbeat(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(goOn)
+	one, two := <-first, <-second
+	if one.err != nil || two.err != nil || one.ref.Last.Index >= last || two.ref.Last.Index < last {
+		t.Fatalf("%+v, then %+v, when %d was applied", one, two, last)
+	}
+	c.holds("n1", want)
+}
+
+// The log's bytes are a reason for a snapshot too, and with neither reason none is built.
+func TestSnapshotsByBytesOrNotAtAll(t *testing.T) {
+	for _, bytes := range []uint64{10_000, 1 << 40} {
+		t.Run(fmt.Sprint(bytes), func(t *testing.T) {
+			c := newStoringCluster(t, "n1")
+			c.tune = func(cfg *node.Config) { cfg.SnapshotEntries, cfg.SnapshotBytes = 1<<40, bytes }
+			c.start("n1")
+			c.fill(nil, 5)
+			n := c.leader()
+			ctx := within(t, 20*time.Second)
+			for range 10 {
+				if _, err := n.Propose(ctx, make([]byte, 5000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if bytes == 1<<40 {
+				if s := n.Status().Snapshot; s.Index != 0 || s.Building {
+					t.Errorf("%+v", s)
+				}
+				return
+			}
+			if _, err := n.Wait(ctx, func(s node.Status) bool { return s.Snapshot.Index > 0 }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// The membership is in every snapshot, also when its entry lies long before the last one and is purged.
+func TestALaterSnapshotCarriesTheMembershipToo(t *testing.T) {
+	c := newStoringCluster(t, "n1")
+	c.start("n1")
+	c.join("n2")
+	ctx := within(t, 60*time.Second)
+	id, err := c.nodes["n1"].AddLearner(ctx, "n2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := c.fill(nil, 120)
+	first := c.purged("n1", id.Index).Snapshot.Index
+	want = c.fill(want, 120)
+	if _, err := c.nodes["n1"].Wait(ctx, func(s node.Status) bool { return s.Snapshot.Index > first && s.PurgedIndex > first }); err != nil {
+		t.Fatal(err)
+	}
+	same := func(who raft.NodeID) {
+		t.Helper()
+		if m := c.nodes[who].Membership(); m.ID != id || voters(c.nodes[who]) != "[n1]" || fmt.Sprint(m.Learners) != "[n2]" {
+			t.Errorf("%s has %+v, want that of entry %v", who, m, id)
+		}
+	}
+	c.stop("n1")
+	c.start("n1")
+	same("n1")
+	// A learner restarts as one, by the snapshot alone; and who is added now learns of it from there.
+	c.purged("n2", id.Index)
+	c.stop("n2")
+	c.join("n2")
+	same("n2")
+	if _, err := c.nodes["n2"].Wait(ctx, func(s node.Status) bool { return s.Role == node.RoleLearner && s.Leader != "" }); err != nil {
+		t.Fatal(err)
+	}
+	c.join("n3")
+	c.leader()
+	if _, err := c.nodes["n1"].AddLearner(ctx, "n3"); err != nil {
+		t.Fatal(err)
+	}
+	c.holds("n3", want)
+	if m := c.nodes["n3"].Membership(); fmt.Sprint(m.Learners) != "[n2 n3]" {
+		t.Errorf("%+v", m)
+	}
+}
+
+func TestPurgeByHandGoesAsFarAsItIsToldAndAsIsSafe(t *testing.T) {
+	c := newStoringCluster(t, "n1")
+	c.tune = nil
+	c.start("n1")
+	c.fill(nil, 20)
+	n := c.nodes["n1"]
+	ctx := within(t, 20*time.Second)
+	if id, err := n.Purge(ctx, 10); err != nil || id.Index != 0 {
+		t.Errorf("without a snapshot: purged up to %v, %v", id, err)
+	}
+	ref, err := n.Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.fill(nil, 5)
+	for _, step := range []struct{ upTo, want uint64 }{{7, 7}, {3, 7}, {9, 9}, {1 << 40, ref.Last.Index}} {
+		id, err := n.Purge(ctx, step.upTo)
+		if err != nil || id.Index != step.want || n.Status().PurgedIndex != step.want {
+			t.Errorf("up to %d: purged up to %v, status says %d (%v)", step.upTo, id, n.Status().PurgedIndex, err)
+		}
+	}
+}
+
+// A snapshot that cannot be written costs nothing but the snapshot, however the state machine fails.
+func TestAStateMachineThatCannotBeWrittenStopsNobody(t *testing.T) {
+	c := newStoringCluster(t, "n1")
+	c.tune = nil
+	c.start("n1")
+	want := c.fill(nil, 5)
+	n, state := c.nodes["n1"], c.states["n1"]
+	fail := func(writing func(context.Context) error) {
+		state.mu.Lock()
+		defer state.mu.Unlock()
+		state.writing = writing
+	}
+	ctx := within(t, 20*time.Second)
+	for what, writing := range map[string]func(context.Context) error{
+		"error": func(context.Context) error { return errors.New("pages are gone") },
+		"panic": func(context.Context) error { panic("pages are gone") },
+	} {
+		fail(writing)
+		if _, err := n.Snapshot(ctx); err == nil || !strings.Contains(err.Error(), "pages are gone") {
+			t.Errorf("%s: %v", what, err)
+		}
+		if s := n.Status(); !strings.Contains(s.Snapshot.Problem, "pages are gone") {
+			t.Errorf("%s: %+v", what, s.Snapshot)
+		}
+	}
+	fail(nil)
+	if _, err := n.Snapshot(ctx); err != nil {
+		t.Error(err)
+	}
+	want = c.fill(want, 5)
+	c.holds("n1", want)
+}
+
+// A stop does not wait for a build that never ends, and who asked for it is told.
+func TestCloseEndsABuildThatIsUnderWay(t *testing.T) {
+	c := newStoringCluster(t, "n1")
+	c.tune = nil
+	c.start("n1")
+	c.fill(nil, 5)
+	n, state := c.nodes["n1"], c.states["n1"]
+	begun := make(chan struct{}, 8)
+	state.mu.Lock()
+	state.writing = func(ctx context.Context) error {
+		begun <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	state.mu.Unlock()
+	asked := make(chan error, 1)
+	go func() {
+		_, err := n.Snapshot(within(t, 60*time.Second))
+		asked <- err
+	}()
+	<-begun
+	c.stop("n1")
+	if err := <-asked; !errors.Is(err, node.ErrStopped) && !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
 }

@@ -78,6 +78,13 @@ func (w *watch) notify(onlyFine bool) {
 	}
 }
 
+// elsewhere tells of a change in the status that is not RaftCore's: of the connections, or in the making of the cluster.
+func (w *watch) elsewhere() {
+	if w.fine.Load() > 0 {
+		w.notify(true)
+	}
+}
+
 // add returns a channel that gets a value after changes; it is closed when the node ends.
 func (w *watch) add(fine bool) chan struct{} {
 	w.mu.Lock()

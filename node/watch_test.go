@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"quorate/node"
+	"quorate/node/raft"
 	"quorate/storage"
 	"quorate/storage/pebblelog"
 )
@@ -70,6 +71,90 @@ func TestWaitSaysWhatItSaw(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || status.Leader != "n1" || !strings.Contains(err.Error(), `leader "n1"`) {
 		t.Fatalf("%v", err)
 	}
+}
+
+// Who watches sees each leader that stays long enough to be seen, each change after it has happened, and the end.
+func TestWatchTellsWhoLeads(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.start("n1", "n2", "n3")
+	c.leader()
+	changes, stop := c.nodes["n3"].Watch()
+	defer stop()
+	ctx := within(t, 60*time.Second)
+	see := func(leader raft.NodeID) {
+		t.Helper()
+		for {
+			select {
+			case s, ok := <-changes:
+				if !ok {
+					t.Fatal("the watch has ended")
+				}
+				if s.Leader == leader {
+					return
+				}
+			case <-ctx.Done():
+				t.Fatalf("n3 never said that %s leads: %+v", leader, c.nodes["n3"].Status())
+			}
+		}
+	}
+	for _, to := range []raft.NodeID{"n1", "n2", "n1", "n3"} {
+		if err := c.leader().TransferLeadership(ctx, to); err != nil {
+			t.Fatal(err)
+		}
+		see(to)
+	}
+	c.stop("n3")
+	for s := range changes {
+		if s.Role == node.RoleStopped {
+			return
+		}
+	}
+	t.Error("the watch ended without the end")
+}
+
+// Without ticks a node does nothing by itself, and all that it is told.
+func TestWithoutTicksANodeDoesOnlyWhatItIsTold(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.tune = func(cfg *node.Config) {
+		cfg.HeartbeatInterval, cfg.ElectionTimeout = 20*time.Millisecond, 200*time.Millisecond
+	}
+	c.start("n1", "n2", "n3")
+	c.propose("x")
+	leader := c.leader()
+	ctx := within(t, 60*time.Second)
+	term := leader.Status().Term
+	var next *node.Node
+	for _, n := range c.nodes {
+		if n == leader {
+			continue
+		}
+		next = n
+		if err := n.Switch(ctx, node.Switches{NoTicks: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The leader falls silent, and loses its leadership with that.
+	if err := leader.Switch(ctx, node.Switches{NoHeartbeats: true, NoElections: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leader.Wait(ctx, func(s node.Status) bool { return s.Role != node.RoleLeader }); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := next.Wait(within(t, 5*200*time.Millisecond), func(s node.Status) bool { return s.Term > term || s.Role != node.RoleFollower }); err == nil {
+		t.Fatalf("it stood by itself: %+v", status)
+	}
+	if stands, err := next.Elect(ctx); err != nil || !stands {
+		t.Fatalf("told to stand: %t %v", stands, err)
+	}
+	if _, err := next.Wait(ctx, func(s node.Status) bool { return s.Serving }); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.nodes {
+		if err := n.Switch(ctx, node.Switches{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.propose("y")
 }
 
 // brittleLog fails when it is told to.

@@ -52,7 +52,7 @@ func (w *world) beginCalls() {
 func (c *caller) next() {
 	w := c.w
 	w.after(w.between(0, 2*w.plan.callGap), c.next)
-	if len(w.history.ops) >= mostCalls || w.healed && w.chance(0.8) {
+	if w.calm.begun || len(w.history.ops) >= mostCalls || w.healed && w.chance(0.8) {
 		return
 	}
 	switch {
@@ -74,6 +74,7 @@ func (c *caller) register() {
 	c.deliver(entry, func(o outcome) {
 		if c.session == 0 {
 			c.session, c.sequence, c.opening = o.id.Index, 0, false
+			w.happened(sessionBegun)
 		}
 	})
 }
@@ -116,7 +117,7 @@ func (k *call) attempt() {
 	w.after(w.between(timeout/4, timeout), func() {
 		switch {
 		case k.over:
-		case w.chance(0.05):
+		case w.calm.begun || w.chance(0.05):
 			k.end() // gives up: nobody knows
 		default:
 			k.attempt()

@@ -60,8 +60,8 @@ const mostUncommitted = 50
 // next begins one operation, and plans the one after it.
 func (c *clients) next() {
 	w := c.w
-	if c.begin(); w.healed && w.chance(0.8) {
-		return // calm
+	if c.begin(); w.calm.begun || w.healed && w.chance(0.8) {
+		return
 	}
 	p := w.leader()
 	if p == nil || w.chance(0.1) {
@@ -78,9 +78,13 @@ func (c *clients) next() {
 		if w.chance(0.3) {
 			to = ""
 		}
-		p.ask(operation{do: func(e *raft.Engine, now time.Time) { _ = e.Transfer(now, to) }})
+		p.ask(operation{do: func(e *raft.Engine, now time.Time) { p.transfer(now, to) }})
 	case w.plan.transfers && !w.healed && w.chance(0.02):
-		p.tell(func(e *raft.Engine) { e.Elect(w.time()) })
+		p.tell(func(e *raft.Engine) {
+			if e.Elect(w.time()) {
+				w.happened(electionByHand)
+			}
+		})
 	case w.chance(w.plan.reads) && p.engine.Role() != raft.Leader:
 		p.readThroughLeader(readOp{floor: w.oracle.acked})
 	case w.chance(w.plan.reads):
@@ -125,10 +129,23 @@ func (c *clients) change(p *process) {
 	change.Force = w.chance(0.7) // else most are refused: who was never a member has not caught up
 	c.changed++
 	p.ask(operation{do: func(e *raft.Engine, now time.Time) {
-		if !w.namesWiped(change) {
-			_, _ = e.ChangeMembership(now, change)
+		if w.namesWiped(change) {
+			return
+		}
+		if _, err := e.ChangeMembership(now, change); err != nil {
+			w.happened(changeRefused)
+		} else {
+			w.happened(changeBegun)
 		}
 	}})
+}
+
+// transfer asks a leader to hand over.
+func (p *process) transfer(now time.Time, to raft.NodeID) {
+	if p.engine.Transfer(now, to) == nil && p.engine.Transferring() {
+		p.transferring = p.w.now
+		p.w.happened(transferBegun)
+	}
 }
 
 // ask puts an operation into the inbox.
@@ -174,6 +191,9 @@ func (p *process) take(now time.Time, ops []operation) {
 		if op.read == nil {
 			continue
 		}
+		if !p.engine.Serving() {
+			p.w.happened(readBeforeFirstCommit)
+		}
 		p.lastRead++
 		p.reads[p.lastRead] = *op.read
 		if !p.engine.Read(now, p.lastRead) {
@@ -190,6 +210,9 @@ func (p *process) decide(r raft.ReadReady) {
 		return
 	}
 	delete(p.reads, r.ID)
+	if r.Lost {
+		p.w.happened(readLost)
+	}
 	if op.peer != 0 {
 		waiting := p.replies[op.peer]
 		delete(p.replies, op.peer)
@@ -205,6 +228,7 @@ func (p *process) decide(r raft.ReadReady) {
 	}
 	op.index = r.Index
 	p.w.oracle.read(p, op)
+	p.w.happened(readAtLeader)
 	p.w.clients.answered++
 	p.answerAt(op)
 }

@@ -19,6 +19,8 @@ type disk struct {
 	synced  image
 	pending []*raft.Write
 	syncing bool
+	// moved is when the oldest pending write came, or something became durable last.
+	moved time.Duration
 	// stalled: no sync ends before that time.
 	stalled time.Duration
 	// flushed is the state machine's durable last applied id.
@@ -82,6 +84,9 @@ func (im *image) apply(write *raft.Write) error {
 func (d *disk) write(write *raft.Write) {
 	if err := d.visible.apply(write); err != nil {
 		d.w.fail("disk of n%d: %w", d.node+1, err)
+	}
+	if len(d.pending) == 0 {
+		d.moved = d.w.now
 	}
 	d.pending = append(d.pending, write)
 	d.sync()

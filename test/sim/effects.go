@@ -1,6 +1,12 @@
 package sim
 
-import "bytes"
+import (
+	"bytes"
+	"fmt"
+	"hash/fnv"
+
+	"quorate/storage"
+)
 
 // effects is the oracle of exactly once: it knows which write took effect where, on any node ever, and what its result was.
 type effects struct {
@@ -11,10 +17,12 @@ type effects struct {
 	refused map[uint64]bool
 	// states[i] is the digest of the state after the entry at index i.
 	states map[uint64]uint64
+	// tables[i] is the hash of the session table after it.
+	tables map[uint64]uint64
 }
 
 func newEffects(w *world) effects {
-	return effects{w: w, first: map[uint64]outcome{}, refused: map[uint64]bool{}, states: map[uint64]uint64{}}
+	return effects{w: w, first: map[uint64]outcome{}, refused: map[uint64]bool{}, states: map[uint64]uint64{}, tables: map[uint64]uint64{}}
 }
 
 // applied checks that a write takes effect by one entry only, the same on all nodes, with the same result.
@@ -40,6 +48,20 @@ func (f *effects) state(p *process, digest uint64) {
 		f.w.fail("state machine safety: n%d has another state after entry %v than others", p.index+1, p.applied)
 	}
 	f.states[index] = digest
+}
+
+// records checks that all replicas have the same session table after the same entry: what differs there shows in answers only much later,
+// or on the day when it is full.
+func (f *effects) records(p *process, records []storage.SystemRecord) {
+	h := fnv.New64a()
+	for _, record := range records {
+		fmt.Fprintf(h, "%q %x\n", record.Key, record.Value)
+	}
+	index, digest := p.applied.Index, h.Sum64()
+	if was, known := f.tables[index]; known && was != digest {
+		f.w.fail("state machine safety: n%d has another session table after entry %v than others", p.index+1, p.applied)
+	}
+	f.tables[index] = digest
 }
 
 // answered checks that a client is given the first result of its write.

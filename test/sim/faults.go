@@ -69,6 +69,7 @@ func (w *world) fault(kind faultKind) {
 		length = w.between(0, timeout/2)
 	}
 	w.trace.add(w.now, "FAULT", victim.index, -1, uint64(kind), uint64(length), kind.String()+" for "+length.String())
+	w.coverage.faults[kind]++
 	switch kind {
 	case crashNode:
 		w.crashFor(victim, length)
@@ -79,7 +80,9 @@ func (w *world) fault(kind faultKind) {
 			}
 		}
 	case loseDisk:
-		w.wipe(victim)
+		if !w.wipe(victim) {
+			w.coverage.faults[kind]--
+		}
 	case freezeNode:
 		victim.frozen = max(victim.frozen, w.now+length)
 	case busyCore:
@@ -141,7 +144,7 @@ func (w *world) cut(group []bool, links [][]bool, out, in bool, length time.Dura
 
 // patience is how long a healed cluster may take to elect a leader, commit a write and bring every member to it: what is
 // under way must time out and an election may split, which is a matter of election timeouts; a log that lags may have to go
-// over in single entries, one after the other.
+// over in single entries, one after the other, and so may what clients write meanwhile.
 func (w *world) patience() time.Duration {
 	lag, first := uint64(0), ^uint64(0)
 	for _, p := range w.processes {
@@ -150,7 +153,7 @@ func (w *world) patience() time.Duration {
 	}
 	entry := 4*w.plan.delay + 2*w.plan.syncTime + time.Millisecond
 	timeouts := 20 + 10*time.Duration(w.wipes) // two changes for each
-	return timeouts*w.plan.engine.ElectionTimeout + time.Duration(lag-min(lag, first))*entry
+	return timeouts*w.plan.engine.ElectionTimeout + time.Duration(lag-min(lag, first)+mostUncommitted)*entry
 }
 
 // heal ends all faults and asks the cluster to show that it lives.
@@ -172,7 +175,7 @@ func (w *world) heal() {
 	}
 	w.net.chaos = 0
 	w.after(w.patience(), func() {
-		if !w.clients.done {
+		if !w.calm.begun {
 			w.fail("liveness: %s", w.whyNotAlive())
 		}
 	})
@@ -180,14 +183,18 @@ func (w *world) heal() {
 	w.prove()
 }
 
-// prove waits until a write is acknowledged that began after the healing, every member has applied it, and who has lost its disk is a
-// member again.
+// prove waits until a write is acknowledged that began after the healing, every member has applied it, no change is left half done, and
+// who has lost its disk is a member again. Then it is calm.
 func (w *world) prove() {
-	w.clients.done = w.clients.goal > 0 && !w.replaceWiped()
+	alive := w.clients.goal > 0 && !w.replaceWiped() && !w.oracle.membership.Joint()
 	for _, p := range w.processes {
 		if p.applied.Index < w.clients.goal && w.member(p) {
-			w.clients.done = false
+			alive = false
 		}
+	}
+	if alive {
+		w.beginCalm()
+		return
 	}
 	if p := w.leader(); p != nil && w.clients.goal == 0 { // chance alone might never write
 		p.ask(operation{entry: w.clients.write()})
@@ -213,6 +220,9 @@ func (w *world) whyNotAlive() string {
 		return s + "nobody leads"
 	case w.clients.goal == 0:
 		return s + string(leader.self.ID) + " leads, but writes are not acknowledged"
+	}
+	if w.oracle.membership.Joint() {
+		s += "the change to " + w.oracle.membership.String() + " is not ended; "
 	}
 	if _, needed := w.replace(w.oracle.membership); needed {
 		s += "who has lost its disk is not in " + w.oracle.membership.String() + " again; "

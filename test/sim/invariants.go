@@ -25,6 +25,9 @@ type oracle struct {
 	membershipIndex uint64
 	// acked is the greatest index of a write that was acknowledged to a client.
 	acked uint64
+	// told are the voters that a leader told to stand, by the term in which it did; handed are the terms in which one stood for that.
+	told   map[ballot]bool
+	handed map[uint64]bool
 }
 
 type ballot struct {
@@ -48,18 +51,19 @@ type past struct {
 	term       uint64
 	commit     uint64
 	membership *raft.Membership
+	handing    bool
 }
 
 func newOracle(w *world) oracle {
 	return oracle{
 		w: w, leaders: map[uint64]int{}, votes: map[ballot]raft.NodeID{}, prefixes: map[raft.LogID]uint64{},
-		quorum: w.plan.membership, membership: w.plan.membership,
+		quorum: w.plan.membership, membership: w.plan.membership, told: map[ballot]bool{}, handed: map[uint64]bool{},
 	}
 }
 
 func (o *oracle) before(p *process) past {
 	e := p.engine
-	return past{role: e.Role(), term: e.Vote().Term, commit: e.Commit(), membership: e.Membership()}
+	return past{role: e.Role(), term: e.Vote().Term, commit: e.Commit(), membership: e.Membership(), handing: e.Transferring()}
 }
 
 // decided checks the engine's output against the disk before anything of it is done: nothing that leaves may depend on what is
@@ -72,6 +76,7 @@ func (o *oracle) decided(p *process, before past, out raft.Output) {
 		o.w.fail("leader append-only (5.3): n%d leads in term %d and truncates its log from %d",
 			p.index+1, before.term, out.Write.TruncateFrom)
 	}
+	o.undoes(p, out.Write)
 	synced := &p.disk.synced
 	for _, v := range out.Votes {
 		if v.Request.Pre {
@@ -81,6 +86,10 @@ func (o *oracle) decided(p *process, before past, out raft.Output) {
 			o.w.fail("durable votes (5.2): n%d asks for votes in term %d, on its disk is %v", p.index+1, v.Request.Term, synced.vote)
 		}
 		o.votesOnce(p, v.Request.Term, p.self.ID)
+		o.stands(p, v.Request)
+	}
+	for _, t := range out.TimeoutNow {
+		o.told[ballot{voter: t.To, term: t.Request.Term}] = true
 	}
 	for _, r := range out.VoteReplies {
 		if !r.Response.Granted || r.Response.Pre {
@@ -93,6 +102,9 @@ func (o *oracle) decided(p *process, before past, out raft.Output) {
 		o.votesOnce(p, request.Term, request.Candidate.ID)
 	}
 	for _, r := range out.AppendReplies {
+		if request, ok := p.replies[r.To].request.(*raft.AppendRequest); ok && r.Response.Status == raft.AppendConflict {
+			o.disagrees(p, request)
+		}
 		if r.Response.Status != raft.AppendMatched {
 			continue
 		}
@@ -114,6 +126,7 @@ func (o *oracle) votesOnce(p *process, term uint64, candidate raft.NodeID) {
 
 // written checks log matching: the same id stands for the same log up to there, on every node, at every time (5.3).
 func (o *oracle) written(p *process, write *raft.Write) {
+	o.oneChange(p, write)
 	for _, entry := range write.Append {
 		prefix := p.disk.visible.prefix(entry.ID.Index)
 		if was, ok := o.prefixes[entry.ID]; ok && was != prefix {
@@ -141,14 +154,19 @@ func (o *oracle) after(p *process, before past) {
 		o.w.fail("n%d: engine has %v and %v, its disk %v and %v",
 			p.index+1, e.LastLogID(), e.Vote(), p.disk.visible.last(), p.disk.visible.vote)
 	}
+	o.inForce(p)
 	if e.Role() == raft.Leader {
-		o.leads(p, e.Vote().Term)
+		o.leads(p, e.Vote().Term, before)
+		o.handsOver(p, before)
+		o.mayGoOnLeading(p)
+	} else if before.role == raft.Leader {
+		o.w.happened(leaderStepsDown)
 	}
 	o.nothingLost()
 }
 
 // leads checks election safety (5.2) and leader completeness (5.4).
-func (o *oracle) leads(p *process, term uint64) {
+func (o *oracle) leads(p *process, term uint64, before past) {
 	was, known := o.leaders[term]
 	if known && was != p.index {
 		o.w.fail("election safety (5.2): n%d and n%d lead in term %d", was+1, p.index+1, term)
@@ -157,7 +175,11 @@ func (o *oracle) leads(p *process, term uint64) {
 		return
 	}
 	o.leaders[term] = p.index
+	if o.handed[term] {
+		o.w.happened(transferWon)
+	}
 	o.checkWiped(p)
+	o.elected(p, term, before)
 	o.w.trace.add(o.w.now, "LEADS", p.index, -1, term, 0, nil)
 	// Of earlier terms only: who wins late, while a later term has its leader already, need not have what that one committed.
 	n := len(o.committed)
@@ -197,6 +219,7 @@ func (o *oracle) commits(p *process, before past) {
 		o.committed = append(o.committed, c)
 		o.by = append(o.by, visible.entries[commit-1].ID.Term) // a leader commits up to an entry of its own term
 		if entry := visible.entries[index-1]; entry.Kind == raft.EntryMembership {
+			o.configured(p, entry, before)
 			o.membership, o.membershipIndex = entry.Membership, index
 		}
 		if index == commit {
@@ -216,25 +239,9 @@ func (o *oracle) nothingLost() {
 	}
 }
 
-// durable counts by hand whether an entry is on the disks of a majority of each set of voters.
+// durable reports whether an entry is on the disks of a majority of each set of voters.
 func (o *oracle) durable(c committedEntry, m *raft.Membership) bool {
-	var voters, outgoing, have, outgoingHave int
-	for _, member := range m.Members {
-		has := o.w.diskOf(member.Peer).synced.holds(c)
-		if member.Voter {
-			voters++
-			if has {
-				have++
-			}
-		}
-		if member.Outgoing {
-			outgoing++
-			if has {
-				outgoingHave++
-			}
-		}
-	}
-	return 2*have > voters && (outgoing == 0 || 2*outgoingHave > outgoing)
+	return majorities(m, func(member raft.Member) bool { return o.w.diskOf(member.Peer).synced.holds(c) })
 }
 
 func (o *oracle) started(p *process) {
@@ -266,6 +273,7 @@ func (o *oracle) purges(p *process, to raft.LogID) {
 	if to.Index > o.w.store.newest {
 		o.w.fail("n%d purges up to %v, but the newest snapshot that was completed is of %d", p.index+1, to, o.w.store.newest)
 	}
+	o.keepsForInstallers(p, to)
 	if to.Index <= uint64(len(o.committed)) && o.committed[to.Index-1].id != to || to.Index > uint64(len(o.committed)) {
 		o.w.fail("n%d purges up to %v, which is not committed", p.index+1, to)
 	}

@@ -109,8 +109,14 @@ func (p *process) applySome(upTo uint64) {
 		switch verdict {
 		case sessions.Known:
 			m.answer(e, outcome{id: result.ID, value: result.Value})
+			if e.Kind == raft.EntryOnce {
+				w.happened(messageIDRetried)
+			} else {
+				w.happened(retryAnswered)
+			}
 		case sessions.Refused:
 			m.answer(e, outcome{refused: true})
+			w.happened(sessionRefused)
 		}
 		if verdict == sessions.Wait {
 			break
@@ -170,6 +176,7 @@ func (p *process) snapshot() machineImage {
 		p.w.fail("n%d: the session table in memory is not what was stored record by record", p.index+1)
 	}
 	image.records = all
+	p.w.effects.records(p, all)
 	return image
 }
 
@@ -193,6 +200,7 @@ func (p *process) load(image machineImage) {
 // flush makes the state durable.
 func (p *process) flush() {
 	p.disk.flushed, p.disk.state = p.applied, p.machine.image()
+	p.w.effects.records(p, p.disk.state.records)
 }
 
 // noteTimes keeps the newest log time of what is written here, so that time does not go back when this node leads.

@@ -127,6 +127,9 @@ func (n *network) latency(from, to int) time.Duration {
 	if n.slow[from][to] || w.now < n.chaos && w.chance(0.5) {
 		return w.between(0, w.plan.engine.ElectionTimeout)
 	}
+	if !w.healed && w.chance(w.plan.late) { // when the sender has given up long ago
+		return w.between(0, 5*w.plan.engine.ElectionTimeout)
+	}
 	if !w.healed && w.chance(w.plan.slow) {
 		return w.between(0, w.plan.slowDelay)
 	}

@@ -21,8 +21,8 @@ type plan struct {
 	// weights of the faults, by kind.
 	weights [faultKinds]int
 
-	loss, duplicate, slow float64
-	delay, slowDelay      time.Duration
+	loss, duplicate, slow, late float64
+	delay, slowDelay            time.Duration
 
 	syncTime, slowSync time.Duration
 	slowSyncs          float64
@@ -35,12 +35,14 @@ type plan struct {
 	changes bool
 	// snapshots: leaders build snapshots, and all purge their logs. transfers: leadership is handed over.
 	snapshots, transfers bool
+	// builds and purges are how often, in passes of a core.
+	builds, purges float64
 }
 
 func (p plan) String() string {
-	return fmt.Sprintf("%v, election timeout %v, %d messages of %d bytes in flight, loss %.2f, duplicates %.2f, "+
+	return fmt.Sprintf("%v, election timeout %v, %d messages of %d bytes in flight, loss %.2f, duplicates %.2f, late %.2f, "+
 		"delay %v (%.2f: %v), sync %v (%.2f: %v), faults %v every %v, changes %v, snapshots %v, transfers %v",
-		p.membership, p.engine.ElectionTimeout, p.replicator.MaxInFlight, p.replicator.MaxMessageBytes, p.loss, p.duplicate,
+		p.membership, p.engine.ElectionTimeout, p.replicator.MaxInFlight, p.replicator.MaxMessageBytes, p.loss, p.duplicate, p.late,
 		p.delay, p.slow, p.slowDelay, p.syncTime, p.slowSyncs, p.slowSync, p.weights, p.faultGap, p.changes, p.snapshots, p.transfers)
 }
 
@@ -61,6 +63,7 @@ func newPlan(rng *rand.Rand) plan {
 		loss:      pick(rng, 0, 0.01, 0.1),
 		duplicate: pick(rng, 0, 0.05),
 		slow:      pick(rng, 0, 0.02, 0.2, 0.5),
+		late:      pick(rng, 0, 0, 0.01, 0.05),
 		delay:     pick(rng, 200*time.Microsecond, 2*time.Millisecond, timeout/20),
 		slowDelay: pick(rng, timeout/10, timeout),
 		syncTime:  pick(rng, 100*time.Microsecond, 3*time.Millisecond, timeout/15),
@@ -78,6 +81,7 @@ func newPlan(rng *rand.Rand) plan {
 	p.membership, p.nodes = newMembership(rng)
 	p.changes = rng.IntN(3) == 0
 	p.snapshots = rng.IntN(2) == 0
+	p.builds, p.purges = pick(rng, 0.002, 0.01, 0.1), pick(rng, 0.05, 0.5)
 	p.transfers = rng.IntN(3) == 0
 	if !p.changes || rng.IntN(2) == 0 { // who has lost its disk would stay out for ever
 		p.weights[loseDisk] = 0

@@ -40,6 +40,11 @@ type process struct {
 	lastTime int64
 	// building: a snapshot is on its way to the store.
 	building bool
+	// transferring is when the leader began to hand over.
+	transferring time.Duration
+	back         back
+	// alone is since when it leads although no quorum answers, or zero.
+	alone time.Duration
 }
 
 // inbox is what waits for the core, in the order in which the core hands it to the engine.
@@ -80,7 +85,9 @@ func (p *process) start() {
 	p.reads = map[raft.ReadID]readOp{}
 	p.applied, p.lastTime = p.disk.flushed, 0
 	p.load(p.disk.state)
+	p.alone = 0
 	p.disk.durable = func(seq uint64) {
+		p.disk.moved = w.now
 		p.inbox.durable = max(p.inbox.durable, seq)
 		p.wake()
 	}
@@ -223,7 +230,7 @@ func (p *process) execute(before past, out raft.Output) {
 		request := v.Request
 		w.net.call(p, v.To, &request, w.plan.engine.ElectionTimeout, func(a answer) {
 			if response, ok := a.response.(*raft.VoteResponse); ok {
-				p.tell(func(e *raft.Engine) { e.VoteAnswer(a.arrived, response) })
+				p.hearVote(a.arrived, response)
 			}
 		})
 	}
@@ -247,6 +254,7 @@ func (p *process) execute(before past, out raft.Output) {
 		p.build()
 	}
 	if out.Probe != nil {
+		w.happened(leaderProbed)
 		p.probe(*out.Probe)
 	}
 	if out.Replicate {
@@ -256,6 +264,21 @@ func (p *process) execute(before past, out raft.Output) {
 		p.decide(r)
 	}
 	p.apply()
+}
+
+// hearVote takes the answer to a request for a vote, and now and then the same once more: nothing may depend on the network for that.
+func (p *process) hearVote(arrived time.Time, response *raft.VoteResponse) {
+	w := p.w
+	p.tell(func(e *raft.Engine) { e.VoteAnswer(arrived, response) })
+	if w.healed || !w.chance(w.plan.duplicate) {
+		return
+	}
+	life := p.life
+	w.after(w.between(0, w.plan.engine.ElectionTimeout), func() {
+		if p.life == life {
+			p.tell(func(e *raft.Engine) { e.VoteAnswer(p.arrival(), response) })
+		}
+	})
 }
 
 func (p *process) reply(to raft.ReplyTo, response any) {
@@ -272,6 +295,9 @@ func (p *process) probe(leader raft.Peer) {
 	sent := p.w.now
 	p.w.net.call(p, leader, ping{}, 2*p.w.plan.engine.HeartbeatInterval, func(a answer) {
 		roundTrip := p.w.now - sent
+		if a.err == errNoResponders {
+			p.w.happened(leaderGone)
+		}
 		p.tell(func(e *raft.Engine) { e.ProbeAnswer(a.arrived, leader, a.err == errNoResponders, roundTrip) })
 	})
 }
@@ -297,6 +323,7 @@ func (p *process) receive(in incoming) {
 		return
 	}
 	if f, ok := in.request.(forwardRequest); ok {
+		p.w.happened(proposalForwarded)
 		p.ask(operation{entry: f.entry, done: func(o outcome) { in.reply(o, nil) }})
 		return
 	}

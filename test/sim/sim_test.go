@@ -53,6 +53,7 @@ func TestSeeds(t *testing.T) {
 				sum.Calls += r.Calls
 				sum.Retried += r.Retried
 				sum.Wipes += r.Wipes
+				sum.Coverage.add(&r.Coverage)
 				if r.Err != nil {
 					t.Errorf("seed %d: %v\n%s\nseed %d: %v\nrun it again: go test ./test/sim -run TestSeeds -seed %d",
 						seed, r.Err, r.Trace, seed, r.Err, seed)
@@ -66,6 +67,14 @@ func TestSeeds(t *testing.T) {
 		first, last, sum.Steps, sum.Elections, sum.Crashes, sum.Wipes, sum.Committed, sum.Acked, sum.Reads, sum.Calls, sum.Retried)
 	if *oneSeed == 0 && !t.Failed() && (sum.Acked < 10*int(last) || sum.Elections < int(last) || sum.Reads < int(last) || sum.Calls < 10*int(last) || sum.Retried < int(last) || sum.Wipes < int(last)/20) {
 		t.Error("so little happened that nothing was tested")
+	}
+	if testing.Verbose() {
+		t.Logf("what happened:\n%s", &sum.Coverage)
+	}
+	if seeds := last - first + 1; seeds >= leastSeeds && !t.Failed() {
+		for _, what := range sum.Coverage.missing(seeds) {
+			t.Errorf("hardly ever happened in %d seeds: %s", seeds, what)
+		}
 	}
 }
 

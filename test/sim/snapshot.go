@@ -48,11 +48,16 @@ func (p *process) build() {
 	w.store.made++
 	s := stored{ref: raft.SnapshotRef{Name: fmt.Sprint(w.store.made), Last: p.applied}, membership: p.membershipAt(p.applied), state: p.snapshot()}
 	life := p.life
-	w.after(w.between(0, w.plan.engine.ElectionTimeout), func() {
+	length := w.between(0, w.plan.engine.ElectionTimeout)
+	if w.chance(0.5) { // small
+		length = w.between(0, w.plan.delay)
+	}
+	w.after(length, func() {
 		if p.life != life {
 			return
 		}
 		p.building = false
+		w.happened(snapshotBuilt)
 		w.store.snapshots = append(w.store.snapshots, s)
 		w.store.newest = max(w.store.newest, s.ref.Last.Index)
 		if len(w.store.snapshots) > 3 {
@@ -65,28 +70,36 @@ func (p *process) build() {
 
 // membershipAt is the newest configuration up to an entry.
 func (p *process) membershipAt(id raft.LogID) raft.MembershipAt {
-	at := raft.MembershipAt{Membership: p.w.plan.membership}
-	for _, entry := range p.disk.visible.entries[:id.Index] {
-		if entry.Kind == raft.EntryMembership {
-			at = raft.MembershipAt{ID: entry.ID, Membership: entry.Membership}
+	for i := id.Index; i > 0; i-- {
+		if entry := &p.disk.visible.entries[i-1]; entry.Kind == raft.EntryMembership {
+			return raft.MembershipAt{ID: entry.ID, Membership: entry.Membership}
 		}
 	}
-	return at
+	return raft.MembershipAt{Membership: p.w.plan.membership}
 }
 
 // fetch brings a snapshot here. It may take long, fail, or find nothing.
 func (p *process) fetch(ref raft.SnapshotRef) {
 	w := p.w
 	life := p.life
-	w.after(w.between(0, w.plan.engine.ElectionTimeout/2), func() {
+	length := w.between(0, w.plan.engine.ElectionTimeout/2)
+	switch {
+	case w.chance(0.3): // small
+		length = w.between(0, w.plan.delay)
+	case !w.healed && w.chance(0.3): // long enough for another leader, who has what the log here lacks
+		length = w.between(0, 5*w.plan.engine.ElectionTimeout)
+	}
+	w.after(length, func() {
 		if p.life != life {
 			return
 		}
 		s, ok := w.store.get(ref)
 		switch {
 		case !ok:
+			w.happened(snapshotGone)
 			p.tell(func(e *raft.Engine) { e.FetchFailed(w.time(), ref, true) })
 		case !w.healed && w.chance(0.2):
+			w.happened(fetchFails)
 			p.tell(func(e *raft.Engine) { e.FetchFailed(w.time(), ref, false) })
 		default:
 			p.inbox.fetched = append(p.inbox.fetched, s)
@@ -109,17 +122,25 @@ func (p *process) install(fetched []stored) bool {
 		w.oracle.installs(p, s)
 		p.disk.flushed, p.disk.state, p.applied = s.ref.Last, s.state, s.ref.Last
 		p.load(s.state)
-		if !w.healed && w.chance(0.1) {
+		if !w.healed && w.chance(0.2) {
+			w.happened(crashWhileInstalling)
 			w.crashFor(p, w.between(0, w.plan.engine.ElectionTimeout))
 			return false
 		}
 		if p.disk.visible.has(s.ref.Last) && s.ref.Last.Index > p.disk.visible.purged.Index {
-			p.disk.purge(s.ref.Last)
+			if s.ref.Last.Index < p.disk.visible.last().Index {
+				w.happened(installedKeepingATail)
+			}
 			p.disk.settle()
+			p.disk.purge(s.ref.Last)
 		} else {
 			p.disk.reset(s.ref.Last)
 		}
 		w.trace.add(w.now, "INSTALLS", p.index, -1, s.ref.Last.Index, s.ref.Last.Term, nil)
+		w.happened(snapshotInstalled)
+		if p.engine.Membership().IsVoter(p.self) {
+			w.happened(installedByAVoter)
+		}
 		p.engine.Installed(w.time(), s.ref.Last, s.membership, raft.SettingAt{})
 		p.settle()
 	}
@@ -132,13 +153,13 @@ func (p *process) keepHouse() {
 	if !w.plan.snapshots || w.healed {
 		return
 	}
-	if p.engine.Role() == raft.Leader && w.chance(0.02) {
+	if p.engine.Role() == raft.Leader && w.chance(w.plan.builds) {
 		p.build()
 	}
 	if n := len(w.store.snapshots); n > 0 && w.chance(0.0005) {
 		w.store.snapshots = w.store.snapshots[:n-1]
 	}
-	if !w.chance(0.05) {
+	if !w.chance(w.plan.purges) {
 		return
 	}
 	to := min(p.engine.PurgeFloor(), p.disk.flushed.Index)
@@ -148,6 +169,7 @@ func (p *process) keepHouse() {
 	if to > p.disk.visible.purged.Index {
 		id := p.disk.visible.entries[to-1].ID
 		w.oracle.purges(p, id)
+		w.happened(logPurged)
 		p.disk.purge(id)
 		p.engine.Purged(id)
 		w.trace.add(w.now, "PURGES", p.index, -1, id.Index, id.Term, nil)
@@ -184,8 +206,20 @@ func (p *process) readThroughLeader(op readOp) {
 		if response, ok := a.response.(readIndexResponse); ok {
 			op.index = response.index
 			p.w.oracle.read(p, op)
+			p.w.happened(p.readHere())
 			p.w.clients.answered++
 			p.answerAt(op)
 		}
 	})
+}
+
+// readHere says what kind of node it is that does not lead and answers a read.
+func (p *process) readHere() happening {
+	switch m := p.engine.Membership(); {
+	case m.IsVoter(p.self):
+		return readAtVoter
+	case m.Contains(p.self):
+		return readAtLearner
+	}
+	return readAtStranger
 }

@@ -11,14 +11,15 @@ import (
 // counts until the name has been taken out of the configuration and is added again (rule 10).
 //
 // The old disk stays with the oracle. A quorum is counted as if its node were down for ever, which is what it must be to all others.
-func (w *world) wipe(p *process) {
+// It returns false if the cluster cannot spare the disk.
+func (w *world) wipe(p *process) bool {
 	if !p.up || !w.spares(p.self) {
-		return
+		return false
 	}
 	p.crash()
 	w.wiped[p.self] = p.disk
 	w.wipes++
-	p.self.Incarnation += 100
+	p.self.Incarnation += firstReplacement
 	p.disk = &disk{w: w, node: p.index}
 	w.trace.add(w.now, "LOSES ITS DISK", p.index, -1, uint64(p.self.Incarnation), 0, nil)
 	w.after(w.between(0, w.plan.engine.ElectionTimeout), func() {
@@ -26,7 +27,11 @@ func (w *world) wipe(p *process) {
 			p.start()
 		}
 	})
+	return true
 }
+
+// firstReplacement is more than any incarnation of a first disk, and what each next one of a node is greater by.
+const firstReplacement = 100
 
 // spares reports whether a cluster can lose one more disk and be available again: a majority of each set of voters must have theirs,
 // in every configuration that may still come into force.

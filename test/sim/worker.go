@@ -80,6 +80,9 @@ func (k *worker) update(t raft.Target) {
 // pump sends what there is to send.
 func (k *worker) pump() {
 	w := k.p.w
+	if unsure := k.newest.Snapshot.Last.Index > k.replicator.Progress().Matched.Index; unsure && !w.healed && w.chance(0.03) {
+		k.replicator.Purged(k.newest.Snapshot.Last) // as if it had read again what was just purged: the peer may have it
+	}
 	for n := 0; ; n++ {
 		s, ok := k.replicator.Next(w.time())
 		if !ok {
@@ -115,6 +118,7 @@ func (k *worker) pump() {
 func (k *worker) send(s raft.Send) bool {
 	p := k.p
 	if s.Install {
+		p.w.happened(snapshotOffered)
 		k.replicator.Sent(p.w.time(), s, s.Snapshot.Last, s.Snapshot.Last, 0)
 		k.call(s.ID, &raft.InstallRequest{Term: k.newest.Term, Leader: p.self, Snapshot: s.Snapshot})
 		return true
@@ -169,6 +173,9 @@ func (k *worker) answered(id uint64, a answer) {
 	if !ok {
 		k.replicator.Failed(id)
 	} else {
+		if response.Status == raft.AppendConflict {
+			k.p.w.happened(conflictFound)
+		}
 		_, err := k.replicator.Answered(id, response, a.boot, k.p.disk)
 		if err != nil {
 			k.replicator.Unsendable()

@@ -20,6 +20,7 @@ type Result struct {
 	Hash uint64
 	// What happened, to judge whether the run was worth anything.
 	Steps, Elections, Committed, Acked, Reads, Crashes, Calls, Retried, Wipes int
+	Coverage                                                                  Coverage
 }
 
 // Run simulates one cluster. The same seed gives the same result.
@@ -54,6 +55,9 @@ type world struct {
 	// wiped are the disks that were lost, by whose they were.
 	wiped map[raft.Peer]*disk
 	wipes int
+	// calm is the time after the cluster has shown that it lives again.
+	calm     calm
+	coverage Coverage
 }
 
 // epoch is when virtual time begins. Any fixed time does.
@@ -110,7 +114,7 @@ func (w *world) result() Result {
 	r := Result{
 		Seed: w.seed, Err: w.err, Hash: w.trace.hash, Steps: w.steps, Elections: len(w.oracle.leaders),
 		Committed: len(w.oracle.committed), Acked: w.clients.acked, Reads: w.clients.answered, Crashes: w.crashes,
-		Calls: len(w.history.ops), Retried: w.clients.retried, Wipes: w.wipes,
+		Calls: len(w.history.ops), Retried: w.clients.retried, Wipes: w.wipes, Coverage: w.coverage,
 	}
 	if w.err != nil {
 		r.Trace = w.trace.String()

@@ -32,6 +32,8 @@ type ConnectOptions struct {
 	Options []nats.Option
 	// Events counts; nil for nobody to see.
 	Events *Events
+	// Changed, if not nil, is called after each event, by goroutines of the client library. It must not block.
+	Changed func()
 }
 
 // The client library's defaults are meant for clients that may wait; a consensus node may not. They are set on purpose.
@@ -59,6 +61,10 @@ func Connect(ctx context.Context, options ConnectOptions) (*nats.Conn, error) {
 	if events == nil {
 		events = &Events{}
 	}
+	changed := options.Changed
+	if changed == nil {
+		changed = func() {}
+	}
 	all := append([]nats.Option{
 		nats.Name(options.Name),
 		nats.MaxReconnects(-1),
@@ -75,14 +81,17 @@ func Connect(ctx context.Context, options ConnectOptions) (*nats.Conn, error) {
 				events.Disconnects.Add(1)
 				logger.Warn("disconnected from NATS", "connection", options.Name, "error", err)
 			}
+			changed()
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			events.Reconnects.Add(1)
+			changed()
 			logger.Info("connected to NATS again", "connection", options.Name, "url", nc.ConnectedUrlRedacted())
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrSlowConsumer) {
 				events.SlowConsumers.Add(1)
+				changed()
 			}
 			subject := ""
 			if sub != nil {

@@ -145,7 +145,9 @@ func TestSnapshotsAreTakenSavedAndRestored(t *testing.T) {
 	}
 	damaged := bytes.Clone(whole)
 	damaged[len(damaged)/2] ^= 1
-	for name, content := range map[string][]byte{"flipped": damaged, "cut": whole[:len(whole)/2], "foreign": []byte("hello")} {
+	padding := bytes.Clone(whole)
+	padding[len(padding)-1] ^= 1
+	for name, content := range map[string][]byte{"flipped": damaged, "flipped where nothing is": padding, "longer": append(bytes.Clone(whole), 0), "cut": whole[:len(whole)/2], "foreign": []byte("hello")} {
 		path := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)

@@ -120,8 +120,9 @@ var adminOps = map[string]func(ctx context.Context, n *Node, args []byte) (any, 
 		}
 		return nil, n.transfer(ctx, to.To)
 	},
-	"snapshot": func(ctx context.Context, n *Node, _ []byte) (any, error) { return n.snapshotHere(ctx) },
-	"members":  func(_ context.Context, n *Node, _ []byte) (any, error) { return n.Membership(), nil },
+	"snapshot":  func(ctx context.Context, n *Node, _ []byte) (any, error) { return n.snapshotHere(ctx) },
+	"snapshots": func(ctx context.Context, n *Node, _ []byte) (any, error) { return n.heldSnapshots(ctx) },
+	"members":   func(_ context.Context, n *Node, _ []byte) (any, error) { return n.Membership(), nil },
 	"elect": func(ctx context.Context, n *Node, _ []byte) (any, error) {
 		stands, err := n.Elect(ctx)
 		return map[string]bool{"stands": stands}, err
@@ -130,7 +131,7 @@ var adminOps = map[string]func(ctx context.Context, n *Node, args []byte) (any, 
 }
 
 // adminReads change nothing.
-var adminReads = []string{"members"}
+var adminReads = []string{"members", "snapshots"}
 
 func decodeArgs(b []byte, args any) error {
 	if len(b) == 0 {

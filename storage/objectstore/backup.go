@@ -16,19 +16,28 @@ import (
 // ErrNotBackup says that a file is no backup of Quorate's.
 var ErrNotBackup = errors.New("this is not a backup file of Quorate")
 
+// SaveOptions say how a backup is saved. The zero value works.
+type SaveOptions struct {
+	Retry Retry
+	// Have, if set, may have some of the parts, as a backup that was broken off does: what is whole there is not read elsewhere.
+	Have Blobs
+	// Progress, if set, is told after each part how many bytes of how many are written, and how many of these Have had. It must not block.
+	Progress func(done, total, had int64)
+}
+
 // Save writes a snapshot as one backup file: a tar of the manifest and then the parts. It verifies what it copies; after an error the
-// file is of no use.
-func Save(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, w io.Writer, retry Retry) error {
-	if err := save(ctx, blobs, ref, w, retry); err != nil {
+// file has what was copied until then.
+func Save(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, w io.Writer, options SaveOptions) error {
+	if err := save(ctx, blobs, ref, w, options); err != nil {
 		return fmt.Errorf("save snapshot %s: %w", ref.Name, err)
 	}
 	return nil
 }
 
-func save(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, w io.Writer, retry Retry) error {
+func save(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, w io.Writer, options SaveOptions) error {
 	var m *Manifest
 	var encoded []byte
-	err := retry.read(ctx, func() (err error) {
+	err := options.Retry.read(ctx, func() (err error) {
 		m, encoded, err = open(ctx, blobs, ref)
 		return err
 	})
@@ -46,14 +55,32 @@ func save(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, w io.Writer
 	if err := add(ref.Name, encoded); err != nil {
 		return err
 	}
-	l := loader{blobs: blobs, retry: retry}
+	parts := m.Unique()
+	var done, total, had int64
+	for _, p := range parts {
+		total += int64(p.Stored)
+	}
+	l := loader{}
 	defer l.close()
-	for _, p := range m.Unique() {
-		if err := l.load(ctx, p); err != nil {
-			return err
+	for _, p := range parts {
+		here := false
+		if options.Have != nil {
+			l.blobs, l.retry = options.Have, Retry{Patience: -1}
+			here = l.load(ctx, p) == nil
+		}
+		if here {
+			had += int64(p.Stored)
+		} else {
+			l.blobs, l.retry = blobs, options.Retry
+			if err := l.load(ctx, p); err != nil {
+				return err
+			}
 		}
 		if err := add(p.Name(), l.stored.Bytes()); err != nil {
 			return err
+		}
+		if done += int64(p.Stored); options.Progress != nil {
+			options.Progress(done, total, had)
 		}
 	}
 	return out.Close()

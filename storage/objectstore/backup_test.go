@@ -13,7 +13,7 @@ import (
 func saved(t testing.TB, blobs Blobs, ref storage.SnapshotRef) []byte {
 	t.Helper()
 	var file bytes.Buffer
-	if err := Save(t.Context(), blobs, ref, &file, once); err != nil {
+	if err := Save(t.Context(), blobs, ref, &file, SaveOptions{Retry: once}); err != nil {
 		t.Fatal(err)
 	}
 	return file.Bytes()
@@ -69,6 +69,45 @@ func TestBackupFileRoundTrip(t *testing.T) {
 			t.Fatalf("put: %v", err)
 		}
 	})
+}
+
+// A backup that is broken off is gone on with: what it has, whole, is not read again, also for another snapshot that has parts in common.
+func TestBackupGoesOnFromOneThatWasBrokenOff(t *testing.T) {
+	d := newTestDirectory()
+	content := randomBytes(1, 100<<10)
+	ref, _ := upload(t, d, 10, content)
+	next, _ := upload(t, d, 20, append(bytes.Clone(content), randomBytes(2, 5<<10)...))
+	parts := openSnapshot(t, d, ref).Unique()
+	source := watch(d)
+	broken := errors.New("broken")
+	source.onGet = func(n int, _ string) error {
+		if n > 1+len(parts)/2 { // the manifest, and a half
+			return broken
+		}
+		return nil
+	}
+	var partial bytes.Buffer
+	if err := Save(t.Context(), source, ref, &partial, SaveOptions{Retry: once}); !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	bad := bytes.Clone(partial.Bytes())
+	bad[bytes.Index(bad, mustGet(t, d, parts[0].Name()))] ^= 1 // a disk's error, meanwhile
+	have, err := openBackup(t, bad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range []storage.SnapshotRef{ref, next} {
+		source = watch(d)
+		var file bytes.Buffer
+		var done, total, had int64
+		err = Save(t.Context(), source, ref, &file, SaveOptions{Retry: once, Have: have, Progress: func(a, b, c int64) { done, total, had = a, b, c }})
+		if err != nil || !bytes.Equal(file.Bytes(), saved(t, d, ref)) {
+			t.Fatalf("%v, %d bytes", err, file.Len())
+		}
+		if source.gets[parts[0].Name()] != 1 || source.gets[parts[1].Name()] != 0 || had == 0 || done != total {
+			t.Errorf("%v; %d of %d bytes, %d were here", source.gets, done, total, had)
+		}
+	}
 }
 
 // tryBackup opens a file and verifies it.

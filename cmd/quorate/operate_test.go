@@ -124,6 +124,13 @@ func TestMembersAreChangedFromTheCommandLine(t *testing.T) {
 			}
 		}
 	}
+	for _, history := range []string{"all", "1000"} {
+		c.must("history", history)
+		if out := c.must("history"); out != history+"\n" {
+			t.Errorf("history %s: %q", history, out)
+		}
+	}
+	wantStatus(t, statusUsage, "from 1 on", c.with([]string{"history", "0"})...)
 	wantStatus(t, statusUsage, "--consistency", c.with([]string{"get", "k", "--consistency", "lucky"})...)
 }
 

@@ -49,8 +49,12 @@ func (n *Node) onLeader(ctx context.Context, op string, args, result any, here f
 	return NewAdmin(n.Conn(), n.cfg.Prefix, n.cfg.Cluster).call(ctx, notLeader.Leader, op, args, result)
 }
 
-// adminTimeout bounds a call whose caller did not say how long it waits.
-const adminTimeout = 2 * time.Minute
+const (
+	// adminTimeout bounds a call whose caller did not say how long it waits.
+	adminTimeout = 2 * time.Minute
+	// longestAdminWait bounds one whose caller did: a snapshot of a large state takes its time.
+	longestAdminWait = 2 * time.Hour
+)
 
 // serveAdmin answers operators' calls until the group's context ends.
 func (l *links) serveAdmin(ctx context.Context, n *Node, group *sync.WaitGroup) error {
@@ -68,7 +72,7 @@ func (l *links) serveAdmin(ctx context.Context, n *Node, group *sync.WaitGroup) 
 				defer func() { <-running }()
 				limit := adminTimeout
 				if wait, err := time.ParseDuration(m.Header.Get(headerWait)); err == nil && wait > 0 {
-					limit = min(limit, wait)
+					limit = min(wait, longestAdminWait)
 				}
 				ctx, cancel := context.WithTimeout(ctx, limit)
 				defer cancel()

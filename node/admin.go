@@ -49,8 +49,12 @@ func (n *Node) onLeader(ctx context.Context, op string, args, result any, here f
 	return NewAdmin(n.Conn(), n.cfg.Prefix, n.cfg.Cluster).call(ctx, notLeader.Leader, op, args, result)
 }
 
-// adminTimeout bounds a call whose caller did not say how long it waits.
-const adminTimeout = 2 * time.Minute
+const (
+	// adminTimeout bounds a call whose caller did not say how long it waits.
+	adminTimeout = 2 * time.Minute
+	// longestAdminWait bounds one whose caller did: a snapshot of a large state takes its time.
+	longestAdminWait = 2 * time.Hour
+)
 
 // serveAdmin answers operators' calls until the group's context ends.
 func (l *links) serveAdmin(ctx context.Context, n *Node, group *sync.WaitGroup) error {
@@ -68,7 +72,7 @@ func (l *links) serveAdmin(ctx context.Context, n *Node, group *sync.WaitGroup) 
 				defer func() { <-running }()
 				limit := adminTimeout
 				if wait, err := time.ParseDuration(m.Header.Get(headerWait)); err == nil && wait > 0 {
-					limit = min(limit, wait)
+					limit = min(wait, longestAdminWait)
 				}
 				ctx, cancel := context.WithTimeout(ctx, limit)
 				defer cancel()
@@ -120,8 +124,9 @@ var adminOps = map[string]func(ctx context.Context, n *Node, args []byte) (any, 
 		}
 		return nil, n.transfer(ctx, to.To)
 	},
-	"snapshot": func(ctx context.Context, n *Node, _ []byte) (any, error) { return n.snapshotHere(ctx) },
-	"members":  func(_ context.Context, n *Node, _ []byte) (any, error) { return n.Membership(), nil },
+	"snapshot":  func(ctx context.Context, n *Node, _ []byte) (any, error) { return n.snapshotHere(ctx) },
+	"snapshots": func(ctx context.Context, n *Node, _ []byte) (any, error) { return n.heldSnapshots(ctx) },
+	"members":   func(_ context.Context, n *Node, _ []byte) (any, error) { return n.Membership(), nil },
 	"elect": func(ctx context.Context, n *Node, _ []byte) (any, error) {
 		stands, err := n.Elect(ctx)
 		return map[string]bool{"stands": stands}, err
@@ -130,7 +135,7 @@ var adminOps = map[string]func(ctx context.Context, n *Node, args []byte) (any, 
 }
 
 // adminReads change nothing.
-var adminReads = []string{"members"}
+var adminReads = []string{"members", "snapshots"}
 
 func decodeArgs(b []byte, args any) error {
 	if len(b) == 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"quorate/node/raft"
+	"quorate/storage/objectstore"
 )
 
 // AdminError is an error of another node's, as it came over the wire. It wraps the error of this package or of package raft that it is one
@@ -37,6 +38,7 @@ var adminErrors = []struct {
 	{"not-ready", raft.ErrNotReady},
 	{"busy", ErrBusy},
 	{"no-snapshots", ErrNoSnapshots},
+	{"no-object-store", objectstore.ErrUnavailable},
 	{"bad-request", ErrConfig},
 	{"stopped", ErrStopped},
 	{"not-initialized", ErrNotInitialized},

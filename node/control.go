@@ -157,7 +157,7 @@ func (n *Node) VerifyLeader(ctx context.Context) error {
 
 // TransferLeadership hands leadership to a voter, or to the most caught up one if to is empty, and returns when another node
 // leads. While it is under way, proposals wait. On a node that does not lead it is handed on to the leader.
-// Errors: *raft.TransferError, if that voter cannot take over or did not within an election timeout; *NotLeaderError, the context's.
+// Errors: *raft.TransferError, if that voter cannot take over, is gone, or did not take over within an election timeout; *NotLeaderError, the context's.
 func (n *Node) TransferLeadership(ctx context.Context, to raft.NodeID) error {
 	if err := n.onLeader(ctx, "transfer", transferArgs{To: to}, nil, func() error { return n.transfer(ctx, to) }); err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
@@ -181,13 +181,14 @@ func (n *Node) transfer(ctx context.Context, to raft.NodeID) error {
 		return err
 	}
 	if status.Leader == n.cfg.ID {
-		return &raft.TransferError{To: to, Reason: "it did not take over within an election timeout"}
+		return &raft.TransferError{To: to, Reason: "it is gone, or did not take over within an election timeout"}
 	}
 	return nil
 }
 
 // HandOver hands leadership to another voter if this node leads and another can take it: what a leader does before it stops, so that
-// nobody waits for a new one. It blocks for an election timeout at most, and its outcome is only a matter of speed.
+// nobody waits for a new one. It blocks for an election timeout at most, and not at all once no other voter is there; its outcome is only
+// a matter of speed.
 func (n *Node) HandOver(ctx context.Context) {
 	s := n.watch.state.Load()
 	if s.role != RoleLeader || len(s.membership.Voters()) < 2 {
@@ -195,7 +196,11 @@ func (n *Node) HandOver(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.ElectionTimeout)
 	defer cancel()
-	if err := n.transfer(ctx, ""); err != nil {
+	err := n.transfer(ctx, "")
+	for failed := (*raft.TransferError)(nil); errors.As(err, &failed) && !failed.Nobody && ctx.Err() == nil; {
+		err = n.transfer(ctx, "") // the one that was tried is gone; another may be there
+	}
+	if err != nil {
 		n.logger.Info("stopping without having handed leadership over", "reason", err)
 	}
 }

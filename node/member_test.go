@@ -236,6 +236,33 @@ func TestTransferOfLeadership(t *testing.T) {
 	}
 }
 
+// The last node that is shut down has nobody to hand over to, and does not wait for anybody. The election timeout is so long here that waiting
+// for one would be seen.
+func TestTheLastNodeThatIsShutDownDoesNotWaitForOthers(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.tune = func(cfg *node.Config) { cfg.ElectionTimeout = 30 * time.Second }
+	c.start("n1", "n2", "n3")
+	leader := c.nodes["n1"]
+	waitFor(t, "n1 to lead", func() bool {
+		if stands, err := leader.Elect(within(t, 20*time.Second)); err != nil || !stands {
+			return leader.Status().Serving
+		}
+		_, err := leader.Wait(within(t, time.Second), func(s node.Status) bool { return s.Serving })
+		return err == nil
+	})
+	var others sync.WaitGroup
+	for id := range c.nodes {
+		if id != leader.Config().ID {
+			others.Go(func() { _ = c.nodes[id].Close(within(t, 20*time.Second)) })
+		}
+	}
+	others.Wait()
+	begun := time.Now()
+	if err := leader.Close(within(t, 20*time.Second)); err != nil {
+		t.Fatalf("after %v: %v", time.Since(begun), err)
+	}
+}
+
 func TestProposalsAndReadsAtFollowers(t *testing.T) {
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")

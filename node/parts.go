@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/nats-io/nats.go"
 
 	"quorate/node/raft"
@@ -182,6 +184,38 @@ func (r *heldReader) ask(id raft.NodeID) (piece []byte, size int64, err error) {
 		return nil, 0, fmt.Errorf("the answer of %s is not understood: %w", id, err)
 	}
 	return answer.Data, size, nil
+}
+
+// HeldSnapshots are the snapshots that a node keeps for others.
+type HeldSnapshots struct {
+	Snapshots []objectstore.Stored
+	// Damaged are those that cannot be used, in words.
+	Damaged []string `json:",omitempty"`
+}
+
+// heldSnapshots lists what this node keeps.
+func (n *Node) heldSnapshots(ctx context.Context) (held HeldSnapshots, err error) {
+	if n.cfg.Dir == "" {
+		return held, nil
+	}
+	var damaged []*objectstore.DamagedError
+	held.Snapshots, damaged, err = objectstore.ListStored(ctx, objectstore.NewDirectory(vfs.Default, filepath.Join(n.cfg.Dir, heldDir)))
+	for _, d := range damaged {
+		held.Damaged = append(held.Damaged, d.Error())
+	}
+	return held, err
+}
+
+// HeldSnapshots asks a node for the snapshots that it keeps for others, the newest first: those that it built while there was no JetStream.
+func (a *Admin) HeldSnapshots(ctx context.Context, id raft.NodeID) (HeldSnapshots, error) {
+	var held HeldSnapshots
+	return held, a.call(ctx, id, "snapshots", nil, &held)
+}
+
+// HeldParts is the cluster's object store, and for what that has not, or cannot give, because there is no JetStream, the snapshots that nodes
+// keep. The nodes are asked in their order; that the first one has not got something is the last word.
+func (a *Admin) HeldParts(store objectstore.Blobs, cluster raft.ClusterID, nodes ...raft.NodeID) objectstore.Blobs {
+	return &heldParts{Blobs: store, conn: a.conn, prefix: a.prefix, cluster: a.cluster, id: cluster, nodes: nodes}
 }
 
 // partsFrom is where a fetcher gets a snapshot from.

@@ -9,6 +9,7 @@ import (
 
 	"quorate/node"
 	"quorate/node/kv"
+	"quorate/storage/objectstore"
 )
 
 // The exit statuses of the binary. Scripts rely on them: they never change their meaning.
@@ -83,7 +84,7 @@ func isTooLarge(err error) bool {
 func isUnavailable(err error) bool {
 	for _, cause := range []error{
 		kv.ErrUnavailable, kv.ErrUnknownOutcome, context.DeadlineExceeded,
-		node.ErrUnknownOutcome, node.ErrLost, node.ErrBusy, node.ErrStopped, node.ErrNotInitialized, node.ErrNoSnapshots,
+		node.ErrUnknownOutcome, node.ErrLost, node.ErrBusy, node.ErrStopped, node.ErrNotInitialized, node.ErrNoSnapshots, objectstore.ErrUnavailable,
 		nats.ErrTimeout, nats.ErrNoResponders, nats.ErrNoServers, nats.ErrConnectionClosed, nats.ErrDisconnected,
 		nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded, nats.ErrStaleConnection,
 	} {

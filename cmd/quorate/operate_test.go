@@ -30,7 +30,12 @@ type operated struct {
 
 func startOperated(t *testing.T) *operated {
 	t.Helper()
-	server, err := embednats.Start(embednats.Options{Host: "127.0.0.1", Port: -1, JetStream: true, Dir: t.TempDir()})
+	return startOperatedOn(t, embednats.Options{Host: "127.0.0.1", Port: -1, JetStream: true, Dir: t.TempDir()})
+}
+
+func startOperatedOn(t *testing.T, options embednats.Options) *operated {
+	t.Helper()
+	server, err := embednats.Start(options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +124,13 @@ func TestMembersAreChangedFromTheCommandLine(t *testing.T) {
 			}
 		}
 	}
+	for _, history := range []string{"all", "1000"} {
+		c.must("history", history)
+		if out := c.must("history"); out != history+"\n" {
+			t.Errorf("history %s: %q", history, out)
+		}
+	}
+	wantStatus(t, statusUsage, "from 1 on", c.with([]string{"history", "0"})...)
 	wantStatus(t, statusUsage, "--consistency", c.with([]string{"get", "k", "--consistency", "lucky"})...)
 }
 
@@ -128,10 +140,11 @@ func TestSnapshotsAreTakenSavedAndRestored(t *testing.T) {
 		c.must("put", fmt.Sprint("k", i), fmt.Sprint("v", i), "--timeout", "50s")
 	}
 	taken := readJSON[shownSnapshot](t, c.must("snapshot", "take", "--output", "json"))
-	if again := readJSON[shownSnapshot](t, c.must("snapshot", "take", "--output", "json")); again != taken {
+	if again := readJSON[shownSnapshot](t, c.must("snapshot", "take", "--output", "json")); again.Name != taken.Name {
 		t.Errorf("%+v, then %+v", taken, again)
 	}
-	if list := readJSON[shownSnapshots](t, c.must("snapshot", "ls", "--output", "json")).Snapshots; len(list) != 1 || list[0] != taken {
+	list := readJSON[shownSnapshots](t, c.must("snapshot", "ls", "--output", "json")).Snapshots
+	if len(list) != 1 || list[0].Name != taken.Name || list[0].Bytes != taken.Bytes || len(list[0].Nodes) != 0 || time.Since(*list[0].Time) > time.Hour {
 		t.Errorf("%+v", list)
 	}
 	file := filepath.Join(t.TempDir(), "backup")
@@ -145,7 +158,9 @@ func TestSnapshotsAreTakenSavedAndRestored(t *testing.T) {
 	}
 	damaged := bytes.Clone(whole)
 	damaged[len(damaged)/2] ^= 1
-	for name, content := range map[string][]byte{"flipped": damaged, "cut": whole[:len(whole)/2], "foreign": []byte("hello")} {
+	padding := bytes.Clone(whole)
+	padding[len(padding)-1] ^= 1
+	for name, content := range map[string][]byte{"flipped": damaged, "flipped where nothing is": padding, "longer": append(bytes.Clone(whole), 0), "cut": whole[:len(whole)/2], "foreign": []byte("hello")} {
 		path := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
@@ -173,6 +188,62 @@ func TestSnapshotsAreTakenSavedAndRestored(t *testing.T) {
 			t.Error(out)
 		}
 		c.nodes[id].stop()
+	}
+}
+
+// Without JetStream a snapshot stays with the node that built it. It is listed there, and saved from there, and what an earlier save has read is
+// not read again.
+func TestSnapshotsWithoutJetStreamAreListedSavedAndRestored(t *testing.T) {
+	c := startOperatedOn(t, embednats.Options{Host: "127.0.0.1", Port: -1})
+	file := filepath.Join(t.TempDir(), "backup")
+	c.must("put", "k", "v", "--timeout", "50s")
+	wantStatus(t, statusFalse, "there is no snapshot", c.with([]string{"snapshot", "save", file, "--take=false"})...)
+	taken := readJSON[shownSnapshot](t, c.must("snapshot", "take", "--output", "json"))
+	leader := strings.TrimSpace(c.must("leader"))
+	list := readJSON[shownSnapshots](t, c.must("snapshot", "ls", "--output", "json"))
+	if len(list.Snapshots) != 1 || len(list.Unseen) != 0 {
+		t.Fatalf("%+v", list)
+	}
+	if held := list.Snapshots[0]; held.Name != taken.Name || fmt.Sprint(held.Nodes) != "["+leader+"]" || time.Since(*held.Time) > time.Hour {
+		t.Errorf("%s leads, held is %+v", leader, held)
+	}
+	status, out, errs := quorate(t, nil, c.with([]string{"snapshot", "save", file, "--progress"})...)
+	if status != statusDone || !strings.Contains(out, "snapshot of index") || !strings.Contains(errs, "saving") {
+		t.Errorf("%d %q %q", status, out, errs)
+	}
+	must(t, "", "snapshot", "verify", file)
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := file + "-again"
+	if err := os.WriteFile(again+".partial", whole[:len(whole)-1024], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	saved := readJSON[shownSave](t, c.must("snapshot", "save", again, "--take=false", "--output", "json"))
+	if saved.Name != taken.Name || saved.Resumed == 0 || saved.FileBytes != int64(len(whole)) {
+		t.Errorf("%+v", saved)
+	}
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(file), "*")); err != nil || len(left) != 2 {
+		t.Errorf("%v are left (%v)", left, err)
+	}
+	// When the node that built it is away, the others say so; another one is taken where the new leader is.
+	c.nodes[leader].stop()
+	c.must("leader", "--wait", "--timeout", "50s")
+	status, out, errs = quorate(t, nil, c.with([]string{"snapshot", "ls", "--output", "json"})...)
+	if list := readJSON[shownSnapshots](t, out); status != statusDone || fmt.Sprint(list.Unseen) != "["+leader+"]" || !strings.Contains(errs, leader+" cannot be asked") {
+		t.Errorf("%d %+v %q", status, list, errs)
+	}
+	wantStatus(t, statusUnavailable, leader+" cannot be asked", c.with([]string{"snapshot", "save", file, "--overwrite", "--take=false"})...)
+	c.must("put", "k", "v2", "--timeout", "50s")
+	c.must("snapshot", "save", file, "--overwrite")
+	for _, p := range c.nodes {
+		p.stop()
+	}
+	must(t, "", "snapshot", "restore", "--cluster", "c", "--id", "m1", "--dir", filepath.Join(c.dir, "m1"), "--file", file)
+	c.serve("m1")
+	if out := c.must("get", "k", "--timeout", "50s"); out != "v2" {
+		t.Error(out)
 	}
 }
 

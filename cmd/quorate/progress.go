@@ -39,6 +39,13 @@ func (a *app) newProgress(always bool, total int64, bytes bool, description stri
 	return p
 }
 
+// max sets how many steps there are, once that is known.
+func (p *progress) max(steps int64) {
+	if p.bar != nil {
+		p.bar.ChangeMax64(steps)
+	}
+}
+
 func (p *progress) add(steps int64) {
 	if p.bar != nil {
 		_ = p.bar.Add64(steps) // only ever cosmetic

@@ -36,6 +36,9 @@ func (s *Store) Apply(batch node.Batch) ([][]byte, error) {
 	if err := s.db.Apply(a.batch, pebble.NoSync); err != nil {
 		return nil, err
 	}
+	if a.setting != nil {
+		s.history.set(*a.setting)
+	}
 	s.history.applied(batch.Last.Index)
 	return results, s.failure()
 }
@@ -47,6 +50,8 @@ type applying struct {
 	// written holds the newest revision, 0 if deleted, of each key that this batch wrote: they cannot be read from the store yet.
 	written map[string]uint64
 	keyBuf  []byte
+	// setting of the history, if this batch changes it.
+	setting *historySetting
 }
 
 func (a *applying) command(command *node.Command, ops []*kvpb.Op) ([]byte, error) {
@@ -62,6 +67,9 @@ func (a *applying) command(command *node.Command, ops []*kvpb.Op) ([]byte, error
 }
 
 func (a *applying) op(command *node.Command, op *kvpb.Op, out *kvpb.OpOutcome) error {
+	if op.Kind == opHistory {
+		return a.setHistory(command, op, out)
+	}
 	if checkKey(op.Key) != nil {
 		out.Status = outcomeInvalid
 		return nil
@@ -102,6 +110,21 @@ func (a *applying) op(command *node.Command, op *kvpb.Op, out *kvpb.OpOutcome) e
 	a.written[string(op.Key)] = now
 	out.Status, out.Revision = outcomeDone, revision
 	return nil
+}
+
+// setHistory changes how much history is kept from this command on. What an earlier setting has given up stays given up.
+func (a *applying) setHistory(command *node.Command, op *kvpb.Op, out *kvpb.OpOutcome) error {
+	now := a.store.history.setting()
+	if a.setting != nil {
+		now = *a.setting
+	}
+	revisions, err := decodeRevision(op.Value)
+	if err != nil {
+		return err
+	}
+	a.setting = &historySetting{revisions: revisions, base: now.floor(command.ID.Index)}
+	out.Status, out.Revision = outcomeDone, command.ID.Index
+	return a.batch.Set(historyKey, a.setting.append(nil), nil)
 }
 
 // revision returns the newest revision of a key, earlier writes of this batch included, or 0.

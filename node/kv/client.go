@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -235,6 +236,29 @@ func (c *Client) MaxValueBytes(ctx context.Context) (int, error) {
 	}
 	c.limits.set(int(leader.MaxCommandBytes))
 	return c.maxWriteBytes(), nil
+}
+
+// History asks how many revisions (log indexes) of history the cluster keeps: reads at older ones get ErrCompacted. math.MaxUint64: all.
+func (c *Client) History(ctx context.Context) (revisions uint64, err error) {
+	none := func() ([]byte, error) { return nil, nil }
+	err = c.ask(ctx, "kv.history", none, func(b []byte) (err error) {
+		revisions, err = strconv.ParseUint(string(b), 10, 64)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("ask for the history: %w", err)
+	}
+	return revisions, nil
+}
+
+// SetHistory sets how many revisions of history the cluster keeps, at least 1. Those that are given up do not come back when it is more again.
+// It should be some times the nodes' SnapshotEntries: where history since the last snapshot is gone, a whole one is needed.
+func (c *Client) SetHistory(ctx context.Context, revisions uint64) error {
+	text := func() ([]byte, error) { return strconv.AppendUint(nil, revisions, 10), nil }
+	if err := c.ask(ctx, "kv.history", text, func([]byte) error { return nil }); err != nil { // twice is the same as once
+		return fmt.Errorf("set the history: %w", err)
+	}
+	return nil
 }
 
 // Leader returns the id of the node that serves now. Errors: ErrUnavailable.

@@ -32,6 +32,7 @@ type cluster struct {
 
 type member struct {
 	*node.Node
+	store   *kv.Store
 	service *kv.Service
 }
 
@@ -85,7 +86,7 @@ func (c *cluster) startWith(id raft.NodeID, tune func(*node.Config)) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	m := &member{Node: n, service: service}
+	m := &member{Node: n, store: store, service: service}
 	c.nodes[id] = m
 	c.t.Cleanup(m.stop)
 }

@@ -14,6 +14,8 @@ const commandVersion = 1
 const (
 	opPut    = 1
 	opDelete = 2
+	// opHistory sets how many revisions of history are kept: its value, 8 bytes, big-endian.
+	opHistory = 3
 )
 
 // Outcomes of operations, as they stand in results.
@@ -53,7 +55,13 @@ func encodeCommand(ops []*kvpb.Op) ([]byte, error) {
 // checkOps refuses kinds of operations that are not known.
 func checkOps(ops []*kvpb.Op) error {
 	for _, op := range ops {
-		if op.Kind != opPut && op.Kind != opDelete {
+		switch op.Kind {
+		case opPut, opDelete:
+		case opHistory:
+			if revisions, err := decodeRevision(op.Value); err != nil || revisions == 0 {
+				return fmt.Errorf("a history of %x revisions", op.Value)
+			}
+		default:
 			return fmt.Errorf("operation kind %d is not known", op.Kind)
 		}
 	}

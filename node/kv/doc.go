@@ -5,12 +5,13 @@
 //
 // Store keeps the versions of every key in a Pebble without a write-ahead log; the Raft log is its log. A key's revision is the
 // log index of the entry that wrote it, so revisions need no counter. Versions that a newer one supersedes are kept as long as
-// StoreOptions.History says (history.go). A snapshot is the whole state and differences on top (layer.go). The layout:
+// the cluster's setting says (history.go). A snapshot is the whole state and differences on top (layer.go). The layout:
 //
 //	00 "format"               the format number, in decimal digits
 //	00 "last"                 the log id up to which the state goes
 //	00 "floor"                the revision below which history may have gaps, 8 bytes
 //	00 "swept"                the floor for which all removable history is removed, 8 bytes
+//	00 "history"              how many revisions of history are kept, and the floor that earlier settings have left, 8 bytes each
 //	00 "system/" <name>       the node's own records (membership, sessions)
 //	'k' <key, escaped> 00 01 <8 bytes, big-endian complement of the revision>
 //	                          a version: one byte of kind (1 value, 2 tombstone), eight of log time, the value

@@ -16,8 +16,9 @@ import (
 
 // # History
 //
-// The floor is the last applied index less StoreOptions.History. Reads at a revision below it are answered with ErrCompacted: that
-// depends on the log alone, so all replicas answer alike. Of each key, the versions that a newer one at or below the floor supersedes can
+// The floor is the last applied index less the number of revisions that are kept. That number is a setting of the cluster, a part of the
+// state: commands change it, snapshots carry it. Reads at a revision below the floor are answered with ErrCompacted: that depends on the
+// log alone, so all replicas answer alike. A setting that keeps more does not bring back what an earlier one has given up. Of each key, the versions that a newer one at or below the floor supersedes can
 // then no longer be seen, nor can a tombstone at or below the floor that nothing older is left under. A goroutine of the Store removes them
 // in the background; when, is no replica's concern but its own.
 //
@@ -32,8 +33,9 @@ import (
 // All removals in a key are in one Pebble batch, and Pebble loses only the newest batches in a crash: a tombstone is never gone while
 // what it deletes is there.
 
-// DefaultHistory is how many revisions of history a Store keeps unless told otherwise: four times the node's default SnapshotEntries.
-// A difference needs all history since the snapshot that it is based on.
+// DefaultHistory is how many revisions (log indexes) of history a cluster keeps unless told otherwise (Client.SetHistory): four times the
+// node's default SnapshotEntries. A difference needs all history since the snapshot that it is based on. States that were never told
+// depend on it, so a version of Quorate with another number would be another format.
 const DefaultHistory = 4_000_000
 
 // A sweep does this much at a time, to keep neither Apply nor an installation waiting: removals go through Pebble's commit like a batch of
@@ -44,12 +46,14 @@ const (
 	sweepSingly = 16
 )
 
-// sweepsPerHistory: the floor moves on disk in steps of this part of History, so a store keeps at most an eighth more than it has to.
+// sweepsPerHistory: the floor moves on disk in steps of this part of what is kept, so a store keeps at most an eighth more than it has to.
 const sweepsPerHistory = 8
 
 // history is what a Store knows of its past. Values may be read at any time; begin is called while nothing else uses the state.
 type history struct {
-	keep uint64 // StoreOptions.History
+	// The setting. Where both change, base is stored first and read last: whoever sees a new number sees the new base.
+	revisions atomic.Uint64
+	base      atomic.Uint64
 
 	last  atomic.Uint64 // the applied index
 	floor atomic.Uint64 // the stored floor
@@ -58,6 +62,7 @@ type history struct {
 }
 
 func (h *history) begin(p position) {
+	h.set(p.setting)
 	h.last.Store(p.last.Index)
 	h.floor.Store(p.floor)
 	h.swept.Store(p.swept)
@@ -75,15 +80,50 @@ func (h *history) applied(index uint64) {
 	}
 }
 
+func (h *history) set(s historySetting) {
+	h.base.Store(s.base)
+	h.revisions.Store(s.revisions)
+}
+
+func (h *history) setting() historySetting {
+	revisions := h.revisions.Load()
+	return historySetting{revisions: revisions, base: h.base.Load()}
+}
+
 // wanted is the floor by the log.
 func (h *history) wanted() uint64 {
 	last := h.last.Load()
-	return last - min(last, h.keep)
+	return h.setting().floor(last)
 }
+
+// historySetting is how much history the cluster keeps.
+type historySetting struct {
+	// revisions that are kept; math.MaxUint64 for all.
+	revisions uint64
+	// base is the floor that earlier settings have left.
+	base uint64
+}
+
+const historySettingBytes = 16
+
+// floor when the state has reached an index.
+func (s historySetting) floor(index uint64) uint64 { return max(s.base, index-min(index, s.revisions)) }
+
+func (s historySetting) append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(b, s.revisions)
+	return binary.BigEndian.AppendUint64(b, s.base)
+}
+
+func parseHistorySetting(b []byte) historySetting {
+	return historySetting{revisions: binary.BigEndian.Uint64(b), base: binary.BigEndian.Uint64(b[8:])}
+}
+
+// History is how many revisions of history are kept, as of what is applied here; math.MaxUint64 for all.
+func (s *Store) History() uint64 { return s.history.revisions.Load() }
 
 func (h *history) due() bool {
 	wanted, swept := h.wanted(), h.swept.Load()
-	return wanted > swept && wanted-swept >= max(1, h.keep/sweepsPerHistory)
+	return wanted > swept && wanted-swept >= max(1, h.revisions.Load()/sweepsPerHistory)
 }
 
 // check refuses a revision whose history is gone. It must be called when the reader's iterator has been made: whatever that sees removed
@@ -102,12 +142,21 @@ func (h *history) check(revision uint64) error {
 type position struct {
 	last         raft.LogID
 	floor, swept uint64
+	setting      historySetting
 }
 
-func readPosition(r pebble.Reader) (p position, err error) {
+func (s *Store) readPosition(r pebble.Reader) (p position, err error) {
+	p.setting.revisions = s.options.history
 	err = errors.Join(
 		readRecord(r, lastKey, func(b []byte) (err error) { p.last, err = storage.DecodeLogID(b); return err }),
 		readRecord(r, floorKey, func(b []byte) (err error) { p.floor, err = decodeRevision(b); return err }),
+		readRecord(r, historyKey, func(b []byte) error {
+			if len(b) != historySettingBytes {
+				return fmt.Errorf("%w: a setting of %d bytes", errCorrupt, len(b))
+			}
+			p.setting = parseHistorySetting(b)
+			return nil
+		}),
 		readRecord(r, sweptKey, func(b []byte) (err error) { p.swept, err = decodeRevision(b); return err }),
 	)
 	return p, err

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,11 +15,12 @@ import (
 	"pgregory.net/rapid"
 
 	"quorate/node"
+	"quorate/node/kv/kvpb"
 	"quorate/node/raft"
 )
 
 func openWithHistory(t interface{ Fatal(...any) }, fs vfs.FS, history uint64) *Store {
-	s, err := OpenStore("state", StoreOptions{FS: fs, Logger: slog.New(slog.DiscardHandler), History: history})
+	s, err := OpenStore("state", StoreOptions{FS: fs, Logger: slog.New(slog.DiscardHandler), history: history})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,10 +62,35 @@ func versionsIn(t testing.TB, s *Store) int {
 	return n
 }
 
+// kept is the model of how much history can be read: so many revisions, but none that an earlier setting has given up.
+type kept struct{ revisions, givenUp uint64 }
+
+func (k kept) floor(last uint64) uint64 {
+	if last < k.revisions || last-k.revisions < k.givenUp {
+		return k.givenUp
+	}
+	return last - k.revisions
+}
+
+// changeHistory applies a command at index that changes the setting.
+func (k *kept) changeHistory(t interface{ Fatal(...any) }, index, revisions uint64, stores ...*Store) {
+	id := raft.LogID{Term: 1, Index: index}
+	data, err := encodeCommand([]*kvpb.Op{{Kind: opHistory, Value: binary.BigEndian.AppendUint64(nil, revisions)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range stores {
+		if _, err := s.Apply(node.Batch{Commands: []node.Command{{ID: id, Time: time.Unix(0, int64(index)), Data: data}}, Last: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	*k = kept{revisions: revisions, givenUp: k.floor(index)}
+}
+
 // checkHistory compares all that can be read, at every revision, with the model, and that what is older is refused.
-func checkHistory(t *rapid.T, s *Store, m model) {
+func checkHistory(t *rapid.T, s *Store, m model, k kept) {
 	last := s.history.last.Load()
-	floor := last - min(last, s.options.History)
+	floor := k.floor(last)
 	for revision := max(1, floor); revision <= last; revision++ {
 		if got, want := listStore(t, s, "", revision, 100), m.list("", revision); !sameSet(got, want) {
 			t.Fatalf("keys at %d (floor %d, last %d): %v, want %v", revision, floor, last, got, want)
@@ -138,6 +165,8 @@ func TestHistoryAgainstModel(t *testing.T) {
 		s := openWithHistory(t, disk, history)
 		defer func() { s.Close() }()
 		m, models, index := model{}, map[uint64]model{0: {}}, uint64(0)
+		k := kept{revisions: history}
+		settings := map[uint64]kept{0: k}
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			switch rapid.IntRange(0, 9).Draw(t, "what") {
 			case 0:
@@ -152,17 +181,21 @@ func TestHistoryAgainstModel(t *testing.T) {
 				disk = after
 				s = openWithHistory(t, disk, history)
 				index = s.history.last.Load()
-				m = models[index].clone()
-				checkHistory(t, s, m)
+				m, k = models[index].clone(), settings[index]
+				checkHistory(t, s, m, k)
+			case 3:
+				index++
+				k.changeHistory(t, index, rapid.Uint64Range(1, 20).Draw(t, "setting"), s)
+				models[index], settings[index] = m.clone(), k
 			default:
 				index++
 				applyDrawn(t, s, m, index)
-				models[index] = m.clone()
+				models[index], settings[index] = m.clone(), k
 			}
 		}
-		checkHistory(t, s, m)
+		checkHistory(t, s, m, k)
 		waitSwept(t, s)
-		checkHistory(t, s, m)
+		checkHistory(t, s, m, k)
 	})
 }
 
@@ -189,8 +222,8 @@ func TestHistoryIsRemovedWhileTheStateIsReplaced(t *testing.T) {
 	}
 }
 
-// TestAStoreWithMoreHistoryThanItWasGivenSaysSo: the gaps of the sender are the receiver's too, also after it was opened again.
-func TestAStoreWithMoreHistoryThanItWasGivenSaysSo(t *testing.T) {
+// TestARestoredStoreHasTheSendersHistory: how much the sender keeps, and its gaps, are the receiver's too, also after it was opened again.
+func TestARestoredStoreHasTheSendersHistory(t *testing.T) {
 	source := openWithHistory(t, vfs.NewMem(), 10)
 	defer source.Close()
 	fillStore(t, source, 1, 40)
@@ -202,6 +235,9 @@ func TestAStoreWithMoreHistoryThanItWasGivenSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
+		if s.History() != 10 {
+			t.Fatalf("it keeps %d revisions", s.History())
+		}
 		if _, err := s.Get("key1", 29); !errors.Is(err, ErrCompacted) {
 			t.Fatalf("read in the gap: %v", err)
 		}
@@ -218,17 +254,21 @@ func TestAStoreWithMoreHistoryThanItWasGivenSaysSo(t *testing.T) {
 	}
 }
 
-func TestAStateOfFormat1IsTakenOver(t *testing.T) {
-	disk := vfs.NewMem()
-	s := openStore(t, disk)
-	fillStore(t, s, 1, 10)
-	if err := errors.Join(s.db.Set(formatKey, []byte("1"), pebble.NoSync), s.Close()); err != nil {
-		t.Fatal(err)
-	}
-	s = openStore(t, disk)
-	defer s.Close()
-	if e, err := s.Get("key3", 3); err != nil || e.Revision != 3 {
-		t.Fatalf("%+v %v", e, err)
+func TestAStateOfAnEarlierFormatIsTakenOver(t *testing.T) {
+	for _, format := range []string{"1", "2"} {
+		disk := vfs.NewMem()
+		s := openStore(t, disk)
+		fillStore(t, s, 1, 10)
+		if err := errors.Join(s.db.Set(formatKey, []byte(format), pebble.NoSync), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		s = openStore(t, disk)
+		if e, err := s.Get("key3", 3); err != nil || e.Revision != 3 || s.History() != DefaultHistory {
+			t.Fatalf("%+v %v, %d revisions", e, err, s.History())
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -16,20 +16,20 @@ import (
 // A snapshot is a stream of layers: the whole state, then differences, oldest first. Each layer is
 //
 //	the magic line
-//	a byte of kind (1 whole, 2 difference), then since, upto and floor, each 8 bytes, big-endian
+//	a byte of kind (1 whole, 2 difference), then since, upto, floor, and the setting of the history: each 8 bytes, big-endian, the last 16
 //	records: the lengths of key and value as varints, the key (of a version, as in the state), the value
 //	an end record: an empty key; the value is the number of records (8 bytes) and the CRC-32C of all before it (4 bytes)
 //
 // Keys ascend within a layer. A difference holds every version with since < revision <= upto; whoever has the state at since or later,
 // not beyond upto, has the state at upto when it has stored them all.
 const (
-	layerMagic  = "quorate kv snapshot 2\n"
+	layerMagic  = "quorate kv snapshot 3\n"
 	magicPrefix = "quorate kv snapshot "
 
 	layerWhole = 1
 	layerDelta = 2
 
-	layerHeaderBytes = 1 + 3*8
+	layerHeaderBytes = 1 + 3*8 + historySettingBytes
 	layerEndBytes    = 8 + 4
 )
 
@@ -51,18 +51,22 @@ type layerHeader struct {
 	// floor is the revision below which the history may have gaps; floor <= upto, and floor <= since in a difference, so that no deletion
 	// can be missing from it.
 	floor uint64
+	// setting of the history, at upto.
+	setting historySetting
 }
 
 func (h layerHeader) append(b []byte) []byte {
 	b = append(b, h.kind)
 	b = binary.BigEndian.AppendUint64(b, h.since)
 	b = binary.BigEndian.AppendUint64(b, h.upto)
-	return binary.BigEndian.AppendUint64(b, h.floor)
+	b = binary.BigEndian.AppendUint64(b, h.floor)
+	return h.setting.append(b)
 }
 
 func parseLayerHeader(b []byte) layerHeader {
 	return layerHeader{
 		kind: b[0], since: binary.BigEndian.Uint64(b[1:]), upto: binary.BigEndian.Uint64(b[9:]), floor: binary.BigEndian.Uint64(b[17:]),
+		setting: parseHistorySetting(b[25:]),
 	}
 }
 
@@ -73,6 +77,8 @@ func (h layerHeader) check(before *layerHeader) error {
 		return fmt.Errorf("%w: a layer of kind %d", errCorrupt, h.kind)
 	case h.since > h.upto || h.floor > h.upto || h.upto == math.MaxUint64:
 		return fmt.Errorf("%w: a layer since %d up to %d with floor %d", errCorrupt, h.since, h.upto, h.floor)
+	case h.setting.revisions == 0 || h.setting.base > h.upto:
+		return fmt.Errorf("%w: a layer up to %d that keeps %d revisions from %d on", errCorrupt, h.upto, h.setting.revisions, h.setting.base)
 	case h.kind == layerWhole && before != nil:
 		return fmt.Errorf("%w: a whole state follows another layer", errCorrupt)
 	case h.kind == layerWhole && h.since != 0:
@@ -155,7 +161,7 @@ func (l *layerReader) next() (layerHeader, error) {
 	}
 	if string(magic) != layerMagic {
 		if format, ok := strings.CutPrefix(string(magic), magicPrefix); ok {
-			return layerHeader{}, fmt.Errorf("%w: the snapshot has format %.8q, this version reads format 2 only: make a new snapshot with this version", errCorrupt, strings.TrimSpace(format))
+			return layerHeader{}, fmt.Errorf("%w: the snapshot has format %.8q, this version reads format 3 only: make a new snapshot with this version", errCorrupt, strings.TrimSpace(format))
 		}
 		return layerHeader{}, fmt.Errorf("%w: what should be a layer of a snapshot is none", errCorrupt)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -70,7 +71,7 @@ func TestLayersAgainstModel(t *testing.T) {
 		replicas := []*Store{openWithHistory(t, vfs.NewMem(), history), openWithHistory(t, vfs.NewMem(), history)}
 		defer replicas[0].Close()
 		defer replicas[1].Close()
-		m, index := model{}, uint64(0)
+		m, index, k := model{}, uint64(0), kept{revisions: history}
 		var layers [][]byte
 		var upto uint64
 		snapshot := func(s *Store) {
@@ -96,7 +97,7 @@ func TestLayersAgainstModel(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			s := replicas[rapid.IntRange(0, 1).Draw(t, "replica")]
-			switch rapid.IntRange(0, 11).Draw(t, "what") {
+			switch rapid.IntRange(0, 12).Draw(t, "what") {
 			case 0:
 				if err := s.Sync(context.Background()); err != nil {
 					t.Fatal(err)
@@ -109,6 +110,9 @@ func TestLayersAgainstModel(t *testing.T) {
 				waitSwept(t, s)
 			case 3, 4:
 				snapshot(s)
+			case 5:
+				index++
+				k.changeHistory(t, index, rapid.SampledFrom([]uint64{3, 10, 1000}).Draw(t, "setting"), replicas...)
 			default:
 				index++
 				ops := drawOps(t, index)
@@ -127,21 +131,21 @@ func TestLayersAgainstModel(t *testing.T) {
 		if err := restoreInto(restored, index, layers...); err != nil {
 			t.Fatal(err)
 		}
-		checkHistory(t, restored, m)
+		checkHistory(t, restored, m, k)
 		waitSwept(t, restored)
-		checkHistory(t, restored, m)
+		checkHistory(t, restored, m, k)
 		for range 3 {
 			index++
 			applyDrawn(t, restored, m, index)
 		}
-		checkHistory(t, restored, m)
+		checkHistory(t, restored, m, k)
 		snapshot(restored) // its tables were made by the installation
 		another := openWithHistory(t, vfs.NewMem(), history)
 		defer another.Close()
 		if err := restoreInto(another, index, layers...); err != nil {
 			t.Fatal(err)
 		}
-		checkHistory(t, another, m)
+		checkHistory(t, another, m, k)
 	})
 }
 
@@ -293,6 +297,7 @@ func TestChainsOfLayersThatDoNotFitAreRefused(t *testing.T) {
 	}
 	other := openStore(t, vfs.NewMem())
 	defer other.Close()
+	all := historySetting{revisions: math.MaxUint64}
 	for what, c := range map[string]struct {
 		layers [][]byte
 		last   uint64
@@ -307,11 +312,13 @@ func TestChainsOfLayersThatDoNotFitAreRefused(t *testing.T) {
 		"beyond the snapshot":  {[][]byte{whole, first, second}, 29, "in a snapshot up to"},
 		"garbage behind":       {[][]byte{whole, []byte("and so on, for some more bytes than a magic line has")}, 30, "is none"},
 		"half a layer behind":  {[][]byte{whole, first[:len(first)-1]}, 30, "cut short"},
-		"format 1":             {[][]byte{[]byte("quorate kv snapshot 1\n and so on")}, 30, `format "1"`},
-		"unknown kind":         {[][]byte{header(layerHeader{kind: 3, upto: 10})}, 30, "kind 3"},
-		"whole with since":     {[][]byte{header(layerHeader{kind: layerWhole, since: 3, upto: 10})}, 30, "begins after index 3"},
-		"floor beyond upto":    {[][]byte{header(layerHeader{kind: layerWhole, upto: 10, floor: 11})}, 30, "floor 11"},
-		"difference with gaps": {[][]byte{whole, header(layerHeader{kind: layerDelta, since: 10, upto: 20, floor: 11})}, 30, "gaps up to 11"},
+		"format 2":             {[][]byte{[]byte("quorate kv snapshot 2\n and so on")}, 30, `format "2"`},
+		"unknown kind":         {[][]byte{header(layerHeader{kind: 3, upto: 10, setting: all})}, 30, "kind 3"},
+		"whole with since":     {[][]byte{header(layerHeader{kind: layerWhole, since: 3, upto: 10, setting: all})}, 30, "begins after index 3"},
+		"floor beyond upto":    {[][]byte{header(layerHeader{kind: layerWhole, upto: 10, floor: 11, setting: all})}, 30, "floor 11"},
+		"difference with gaps": {[][]byte{whole, header(layerHeader{kind: layerDelta, since: 10, upto: 20, floor: 11, setting: all})}, 30, "gaps up to 11"},
+		"no history":           {[][]byte{header(layerHeader{kind: layerWhole, upto: 10})}, 30, "keeps 0 revisions"},
+		"history beyond upto":  {[][]byte{header(layerHeader{kind: layerWhole, upto: 10, setting: historySetting{revisions: 1, base: 11}})}, 30, "from 11 on"},
 	} {
 		if err := restoreInto(other, c.last, c.layers...); !errors.Is(err, errCorrupt) || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: %v, want %q", what, err, c.text)

@@ -8,7 +8,7 @@ import (
 
 // Keys of the state's Pebble; see the package comment.
 const (
-	formatNumber = 2
+	formatNumber = 3
 
 	// Escaping of a key, which keeps the order of keys: 00 becomes 00 ff, and 00 01 ends the key.
 	escape     = 0x00
@@ -23,6 +23,7 @@ var (
 	lastKey      = []byte("\x00last")
 	floorKey     = []byte("\x00floor")
 	sweptKey     = []byte("\x00swept")
+	historyKey   = []byte("\x00history")
 	systemPrefix = []byte("\x00system/")
 	systemEnd    = []byte("\x00system0") // '0' follows '/'
 	dataPrefix   = byte('k')

@@ -137,7 +137,7 @@ func TestEveryDiskLostAndTheStateIsRestoredFromItsSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(objectstore.Save(ctx, bucket, ref, out, objectstore.Retry{}), out.Close()); err != nil {
+	if err := errors.Join(objectstore.Save(ctx, bucket, ref, out, objectstore.SaveOptions{}), out.Close()); err != nil {
 		t.Fatal(err)
 	}
 	backup, err := objectstore.OpenFile(vfs.Default, file)

@@ -72,7 +72,7 @@ func (g *staged) Discard() error {
 
 // swap makes a filled and flushed Pebble the current one.
 func (s *Store) swap(fresh *pebble.DB, name string) error {
-	position, err := readPosition(fresh)
+	position, err := s.readPosition(fresh)
 	if err == nil {
 		err = s.marker.Move(name)
 	}
@@ -95,6 +95,7 @@ func (s *Store) swap(fresh *pebble.DB, name string) error {
 func (s *Store) fill(ctx context.Context, db *pebble.DB, path string, meta node.SnapshotMeta, r io.Reader) error {
 	layers := newLayerReader(r)
 	var floor uint64
+	var setting historySetting
 	for {
 		header, err := layers.next()
 		if err == io.EOF {
@@ -107,7 +108,7 @@ func (s *Store) fill(ctx context.Context, db *pebble.DB, path string, meta node.
 			return fmt.Errorf("%w: a layer up to %d in a snapshot up to %v", errCorrupt, header.upto, meta.Last)
 		}
 		// Layers may come from nodes that have removed different parts of their history.
-		floor = max(floor, header.floor)
+		floor, setting = max(floor, header.floor), header.setting
 		tables := s.newTableWriter(path, db.TableFormat())
 		err = layers.records(func(key, value []byte) error { return tables.set(ctx, key, value) })
 		if err := errors.Join(err, tables.finish()); err != nil {
@@ -125,6 +126,7 @@ func (s *Store) fill(ctx context.Context, db *pebble.DB, path string, meta node.
 	return errors.Join(
 		batch.Set(formatKey, strconv.AppendInt(nil, formatNumber, 10), nil),
 		setRevision(batch, floorKey, floor),
+		batch.Set(historyKey, setting.append(nil), nil),
 		writePosition(batch, meta.Last, meta.System),
 		db.Apply(batch, pebble.NoSync),
 		db.Flush(),

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -192,6 +193,7 @@ func (s *Service) lead(status node.Status) (*server, error) {
 	}{
 		{"put", "put.>", l.put}, {"get", "get.>", l.get}, {"del", "del.>", l.del},
 		{"batch", "batch", l.batch}, {"session", "session", l.session}, {"read", "read", l.read}, {"range", "range", l.list}, {"leader", "leader", l.leader},
+		{"history", "history", l.history},
 	} {
 		// Without a queue group: a paused old leader in a group would swallow requests.
 		err := group.AddEndpoint(endpoint.name, endpoint.handle, micro.WithEndpointSubject(endpoint.subject),
@@ -403,6 +405,24 @@ func (l *server) session(request micro.Request) {
 		return
 	}
 	l.expect(writing{pending: pending, request: request, session: true, again: true})
+}
+
+// history answers how many revisions of history are kept, in decimal digits, or sets it to what the payload says.
+func (l *server) history(request micro.Request) {
+	if len(request.Data()) == 0 {
+		l.enqueue(request, consistencyLinearizable, func(request micro.Request, _ uint64) error {
+			l.reply(request, strconv.AppendUint(nil, l.store.History(), 10), nil)
+			return nil
+		})
+		return
+	}
+	revisions, err := strconv.ParseUint(string(request.Data()), 10, 64)
+	if err != nil || revisions == 0 {
+		l.fail(request, codeBadRequest, fmt.Sprintf("%.20q is not a number of revisions to keep, from 1 on", request.Data()))
+		return
+	}
+	op := &kvpb.Op{Kind: opHistory, Value: binary.BigEndian.AppendUint64(nil, revisions)}
+	l.propose(request, []*kvpb.Op{op}, true, node.Tag{MessageID: request.Headers().Get(HeaderMessageID)})
 }
 
 // checkBatch refuses what must not get into the log.

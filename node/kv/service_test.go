@@ -124,7 +124,7 @@ func TestMicroServiceShowsUp(t *testing.T) {
 	}
 	var info micro.Info
 	decode(t, request(t, conn, "$SRV.INFO."+kv.ServiceName, nil, nil), &info)
-	if len(info.Endpoints) != 8 || info.Metadata["cluster"] != "test" {
+	if len(info.Endpoints) != 9 || info.Metadata["cluster"] != "test" {
 		t.Fatalf("info: %+v", info)
 	}
 	for _, endpoint := range info.Endpoints {

@@ -19,20 +19,23 @@ func (s *Store) Snapshot() (node.Snapshot, error) {
 	if s.db == nil {
 		return nil, errClosed
 	}
-	return &snapshot{view: s.db.NewSnapshot()}, nil
+	return &snapshot{store: s, view: s.db.NewSnapshot()}, nil
 }
 
-type snapshot struct{ view *pebble.Snapshot }
+type snapshot struct {
+	store *Store
+	view  *pebble.Snapshot
+}
 
 func (s *snapshot) Close() error { return s.view.Close() }
 
 // WriteTo writes every version of every key, as one layer.
 func (s *snapshot) WriteTo(ctx context.Context, w io.Writer) error {
-	position, err := readPosition(s.view)
+	position, err := s.store.readPosition(s.view)
 	if err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
-	header := layerHeader{kind: layerWhole, upto: position.last.Index, floor: position.floor}
+	header := layerHeader{kind: layerWhole, upto: position.last.Index, floor: position.floor, setting: position.setting}
 	if err := s.writeLayer(ctx, w, header, allVersions()); err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
@@ -43,7 +46,7 @@ func (s *snapshot) WriteTo(ctx context.Context, w io.Writer) error {
 // read. It returns node.ErrNoDelta if history after since may have been removed: then a deletion could be missing, and what it deleted
 // would live on at the receiver.
 func (s *snapshot) WriteDeltaTo(ctx context.Context, since raft.LogID, w io.Writer) error {
-	position, err := readPosition(s.view)
+	position, err := s.store.readPosition(s.view)
 	if err != nil {
 		return fmt.Errorf("write the changes since %v: %w", since, err)
 	}
@@ -53,7 +56,7 @@ func (s *snapshot) WriteDeltaTo(ctx context.Context, since raft.LogID, w io.Writ
 	if since.Index > position.last.Index {
 		return fmt.Errorf("write the changes since %v: the state goes up to %v: %w", since, position.last, node.ErrNoDelta)
 	}
-	header := layerHeader{kind: layerDelta, since: since.Index, upto: position.last.Index, floor: position.floor}
+	header := layerHeader{kind: layerDelta, since: since.Index, upto: position.last.Index, floor: position.floor, setting: position.setting}
 	if err := s.writeLayer(ctx, w, header, revisionsAfter(since.Index, position.last.Index)); err != nil {
 		return fmt.Errorf("write the changes since %v: %w", since, err)
 	}

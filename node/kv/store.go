@@ -31,10 +31,9 @@ type StoreOptions struct {
 	FS vfs.FS
 	// Logger gets Pebble's own log lines. Default: slog.Default().
 	Logger *slog.Logger
-	// History is how many revisions (log indexes) of history can be read; older ones get ErrCompacted, and what is superseded among them is
-	// removed. Give all nodes the same. It should be some times the node's SnapshotEntries: where history since the last snapshot is
-	// gone, a whole one is needed. Default: DefaultHistory; math.MaxUint64 keeps all.
-	History uint64
+
+	// history stands for DefaultHistory, in tests.
+	history uint64
 }
 
 // Store is the key-value state machine: the versions of every key, in Pebble. It implements node.DurableStateMachine.
@@ -78,12 +77,12 @@ func OpenStore(dir string, options StoreOptions) (*Store, error) {
 	if options.Logger == nil {
 		options.Logger = slog.Default()
 	}
-	if options.History == 0 {
-		options.History = DefaultHistory
+	if options.history == 0 {
+		options.history = DefaultHistory
 	}
 	s := &Store{
 		dir: dir, options: options, tableBytes: restoredTableBytes,
-		history: history{keep: options.History, wake: make(chan struct{}, 1)},
+		history: history{wake: make(chan struct{}, 1)},
 	}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open the state in %s: %w", dir, err)
@@ -128,7 +127,7 @@ func (s *Store) open() error {
 	err = checkFormat(db)
 	if err == nil {
 		var position position
-		position, err = readPosition(db)
+		position, err = s.readPosition(db)
 		s.history.begin(position)
 	}
 	if err != nil {
@@ -205,8 +204,8 @@ func (s *Store) pebbleOptions() *pebble.Options {
 	return options
 }
 
-// checkFormat refuses a format that this version does not know. A state of format 1 differs in that it has its whole history: it becomes
-// one of the present format.
+// checkFormat refuses a format that this version does not know. A state of format 1 has its whole history, and one of format 2 was never told
+// how much to keep: they become states of the present format.
 func checkFormat(db *pebble.DB) error {
 	value, closer, err := db.Get(formatKey)
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -216,7 +215,7 @@ func checkFormat(db *pebble.DB) error {
 		return err
 	}
 	defer closer.Close()
-	if string(value) == "1" {
+	if string(value) == "1" || string(value) == "2" {
 		return db.Set(formatKey, strconv.AppendInt(nil, formatNumber, 10), pebble.NoSync)
 	}
 	if string(value) != strconv.Itoa(formatNumber) {

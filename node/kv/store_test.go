@@ -326,10 +326,10 @@ func TestForeignAndNewerDirectoriesAreRefused(t *testing.T) {
 	}
 	newer := vfs.NewMem()
 	s := openStore(t, newer)
-	if err := errors.Join(s.db.Set(formatKey, []byte("3"), pebble.NoSync), s.Close()); err != nil {
+	if err := errors.Join(s.db.Set(formatKey, []byte("4"), pebble.NoSync), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenStore("state", StoreOptions{FS: newer, Logger: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), `format "3"`) {
+	if _, err := OpenStore("state", StoreOptions{FS: newer, Logger: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), `format "4"`) {
 		t.Fatalf("newer format: %v", err)
 	}
 }

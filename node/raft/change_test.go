@@ -249,6 +249,37 @@ func TestTransferCatchesUpTellsAndGivesUp(t *testing.T) {
 	b.propose(1)
 }
 
+// A target that is found to be gone, before or after it was told to stand, ends the transfer at once: another can be tried.
+func TestTransferToWhoGoesAwayEndsAtOnce(t *testing.T) {
+	for name, matched := range map[string]bool{"before it was told": false, "after it was told": true} {
+		b := serving(t, voters(3))
+		b.propose(1)
+		if err := b.e.Transfer(b.now, "n3"); err != nil {
+			t.Fatal(err)
+		}
+		if matched {
+			b.e.Progress(b.now, Progress{Peer: member(3), Worker: b.worker(3), Matched: b.e.LastLogID(), Acked: b.now})
+		}
+		if out := b.flush(); len(out.TimeoutNow) == 1 != matched || !b.e.Transferring() {
+			t.Fatalf("%s: %+v", name, out.TimeoutNow)
+		}
+		b.e.Progress(b.now, Progress{Peer: member(3), Worker: b.worker(3), Unreachable: true, Acked: b.now})
+		b.flush()
+		if b.e.Transferring() {
+			t.Fatalf("%s: it is waited for", name)
+		}
+		if err := b.e.Transfer(b.now, ""); err != nil || !b.e.Transferring() {
+			t.Fatalf("%s: n2 is not tried: %v", name, err)
+		}
+		b.e.Progress(b.now, Progress{Peer: member(2), Worker: b.worker(2), Unreachable: true, Acked: b.now})
+		b.flush()
+		var failed *TransferError
+		if err := b.e.Transfer(b.now, ""); !errors.As(err, &failed) || !failed.Nobody {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestOnlyTheLeaderOfTheTermCanTellANodeToStand(t *testing.T) {
 	b := newBench(t, voters(3), terms{1})
 	b.append(2, 2, LogID{Term: 1, Index: 1}, 0)

@@ -30,6 +30,8 @@ type TimeoutNowResponse struct {
 type TransferError struct {
 	To     NodeID
 	Reason string
+	// Nobody: no other voter answers, so there is nobody else to try.
+	Nobody bool `json:",omitempty"`
 }
 
 func (e *TransferError) Error() string {
@@ -61,7 +63,7 @@ func (e *Engine) Transfer(now time.Time, to NodeID) error {
 			}
 		}
 		if to == "" {
-			return &TransferError{Reason: "no other voter answers"}
+			return &TransferError{Reason: "no other voter answers", Nobody: true}
 		}
 	}
 	if why := e.unable(to); why != "" {
@@ -91,19 +93,20 @@ func (e *Engine) unable(id NodeID) string {
 // Transferring reports whether the leader is handing over: it takes no proposals until that is decided.
 func (e *Engine) Transferring() bool { return e.leading != nil && e.leading.transfer != nil }
 
-// advanceTransfer tells the target to stand, once it has the whole log.
+// advanceTransfer tells the target to stand, once it has the whole log. It gives up when the target is gone: to wait for a process that
+// NATS does not know of any more helps nobody.
 func (e *Engine) advanceTransfer() {
-	if e.leading == nil || e.leading.transfer == nil || e.leading.transfer.told {
+	if e.leading == nil || e.leading.transfer == nil {
 		return
 	}
 	x := e.leading.transfer
 	t := e.leading.targets[x.to.ID]
-	if t == nil || t.peer != x.to {
+	if t == nil || t.peer != x.to || !e.answers(t) {
 		e.leading.transfer = nil
 		e.out.Changed = true
 		return
 	}
-	if t.matched != e.log.last {
+	if x.told || t.matched != e.log.last {
 		return
 	}
 	x.told = true

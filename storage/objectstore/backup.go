@@ -2,7 +2,6 @@ package objectstore
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,19 +16,28 @@ import (
 // ErrNotBackup says that a file is no backup of Quorate's.
 var ErrNotBackup = errors.New("this is not a backup file of Quorate")
 
+// SaveOptions say how a backup is saved. The zero value works.
+type SaveOptions struct {
+	Retry Retry
+	// Have, if set, may have some of the parts, as a backup that was broken off does: what is whole there is not read elsewhere.
+	Have Blobs
+	// Progress, if set, is told after each part how many bytes of how many are written, and how many of these Have had. It must not block.
+	Progress func(done, total, had int64)
+}
+
 // Save writes a snapshot as one backup file: a tar of the manifest and then the parts. It verifies what it copies; after an error the
-// file is of no use.
-func Save(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, w io.Writer, retry Retry) error {
-	if err := save(ctx, blobs, ref, w, retry); err != nil {
+// file has what was copied until then.
+func Save(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, w io.Writer, options SaveOptions) error {
+	if err := save(ctx, blobs, ref, w, options); err != nil {
 		return fmt.Errorf("save snapshot %s: %w", ref.Name, err)
 	}
 	return nil
 }
 
-func save(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, w io.Writer, retry Retry) error {
+func save(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, w io.Writer, options SaveOptions) error {
 	var m *Manifest
 	var encoded []byte
-	err := retry.read(ctx, func() (err error) {
+	err := options.Retry.read(ctx, func() (err error) {
 		m, encoded, err = open(ctx, blobs, ref)
 		return err
 	})
@@ -38,8 +46,7 @@ func save(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, w io.Writer
 	}
 	out := tar.NewWriter(w)
 	add := func(name string, content []byte) error {
-		// Without times and owners: the same snapshot makes the same file.
-		err := out.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content)), Format: tar.FormatUSTAR})
+		err := out.WriteHeader(tarHeader(name, int64(len(content))))
 		if err == nil {
 			_, err = out.Write(content)
 		}
@@ -48,68 +55,35 @@ func save(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, w io.Writer
 	if err := add(ref.Name, encoded); err != nil {
 		return err
 	}
-	l := loader{blobs: blobs, retry: retry}
+	parts := m.Unique()
+	var done, total, had int64
+	for _, p := range parts {
+		total += int64(p.Stored)
+	}
+	l := loader{}
 	defer l.close()
-	for _, p := range m.Unique() {
-		if err := l.load(ctx, p); err != nil {
-			return err
+	for _, p := range parts {
+		here := false
+		if options.Have != nil {
+			l.blobs, l.retry = options.Have, Retry{Patience: -1}
+			here = l.load(ctx, p) == nil
+		}
+		if here {
+			had += int64(p.Stored)
+		} else {
+			l.blobs, l.retry = blobs, options.Retry
+			if err := l.load(ctx, p); err != nil {
+				return err
+			}
 		}
 		if err := add(p.Name(), l.stored.Bytes()); err != nil {
 			return err
 		}
+		if done += int64(p.Stored); options.Progress != nil {
+			options.Progress(done, total, had)
+		}
 	}
 	return out.Close()
-}
-
-// Load copies a backup file into a directory, and verifies it meanwhile. What is missing or damaged gives a *DamagedError, another kind
-// of file ErrNotBackup. Parts that are there already are written again. r is read to the end of the backup.
-func Load(ctx context.Context, r io.Reader, to *Directory) (storage.SnapshotRef, error) {
-	ref, err := load(ctx, r, to)
-	if err != nil {
-		return storage.SnapshotRef{}, fmt.Errorf("load a backup: %w", err)
-	}
-	return ref, nil
-}
-
-func load(ctx context.Context, r io.Reader, to *Directory) (storage.SnapshotRef, error) {
-	in := tar.NewReader(&contextReader{ctx: ctx, r: r})
-	header, err := firstHeader(in)
-	if err != nil {
-		return storage.SnapshotRef{}, err
-	}
-	encoded, err := io.ReadAll(in)
-	if err != nil {
-		return storage.SnapshotRef{}, asDamage(header.Name, err)
-	}
-	m, ref, err := parseManifest(header.Name, encoded)
-	if err != nil {
-		return storage.SnapshotRef{}, err
-	}
-	for _, p := range m.Unique() {
-		header, err := in.Next()
-		switch {
-		case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF):
-			return storage.SnapshotRef{}, &DamagedError{Part: p.Name(), Reason: "the file ends before it"}
-		case errors.Is(err, tar.ErrHeader):
-			return storage.SnapshotRef{}, &DamagedError{Part: p.Name(), Reason: "the file is damaged before it", Err: err}
-		case err != nil:
-			return storage.SnapshotRef{}, err
-		case header.Name != p.Name() || header.Typeflag != tar.TypeReg:
-			return storage.SnapshotRef{}, &DamagedError{Part: p.Name(), Reason: fmt.Sprintf("%q stands in its place", header.Name)}
-		}
-		verified := newVerifiedReader(in, p)
-		if err := to.Put(ctx, p.Name(), int64(p.Stored), verified); err != nil {
-			return storage.SnapshotRef{}, asDamage(p.Name(), err)
-		}
-	}
-	// What follows is not known; that the file goes on to its end is.
-	switch header, err := in.Next(); {
-	case err == nil:
-		return storage.SnapshotRef{}, &DamagedError{Part: header.Name, Reason: "the manifest does not name it"}
-	case err != io.EOF:
-		return storage.SnapshotRef{}, &DamagedError{Part: ref.Name, Reason: "the end of the file is damaged", Err: err}
-	}
-	return ref, to.Put(ctx, ref.Name, int64(len(encoded)), bytes.NewReader(encoded))
 }
 
 // firstHeader returns the manifest's.
@@ -130,16 +104,22 @@ func firstHeader(in *tar.Reader) (*tar.Header, error) {
 
 // File is a backup file, read in place: Verify, Fetch and Reader work on it. Put and Delete return ErrReadOnly.
 type File struct {
-	file  vfs.File
-	ref   storage.SnapshotRef
-	when  time.Time
+	file vfs.File
+	ref  storage.SnapshotRef
+	when time.Time
+	size int64 // of the whole file
+	// order is that of the blobs in the file, index where the content of each stands, or would in a file that is whole.
+	order []string
 	index map[string]extent
 }
 
 type extent struct{ at, size int64 }
 
-// OpenFile opens a backup file. Its manifest is verified, its parts are only looked for: those that a truncated file does not have are
-// found missing when they are read. Another kind of file gives ErrNotBackup.
+// end is where the next blob's header begins.
+func (e extent) end() int64 { return e.at + e.size + tarPadding(e.size) }
+
+// OpenFile opens a backup file. Its manifest is verified, its parts are not: those that a truncated file does not have are found missing
+// when they are read. Only Verify looks at what stands between them. Another kind of file gives ErrNotBackup.
 func OpenFile(files vfs.FS, path string) (*File, error) {
 	file, err := files.Open(path)
 	if err != nil {
@@ -157,33 +137,38 @@ func (f *File) read() error {
 	if err != nil {
 		return err
 	}
-	f.when = stat.ModTime()
+	f.when, f.size = stat.ModTime(), stat.Size()
 	section := io.NewSectionReader(f.file, 0, stat.Size())
 	in := tar.NewReader(section)
 	header, err := firstHeader(in)
 	if err != nil {
 		return err
 	}
-	manifest := header.Name
-	for err == nil {
-		at, seekErr := section.Seek(0, io.SeekCurrent)
-		if seekErr != nil {
-			return seekErr
-		}
-		if _, twice := f.index[header.Name]; !twice && checkBlobName(header.Name) == nil && header.Typeflag == tar.TypeReg && header.Size <= stat.Size()-at {
-			f.index[header.Name] = extent{at: at, size: header.Size}
-		}
-		header, err = in.Next()
-	}
-	if err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, tar.ErrHeader) {
-		return err
-	}
-	encoded, err := readManifest(context.Background(), f, manifest)
+	f.place(header.Name, header.Size)
+	encoded, err := readManifest(context.Background(), f, header.Name)
 	if err != nil {
 		return err
 	}
-	_, f.ref, err = parseManifest(manifest, encoded)
-	return err
+	m, ref, err := parseManifest(header.Name, encoded)
+	if err != nil {
+		return err
+	}
+	f.ref = ref
+	for _, p := range m.Unique() {
+		f.place(p.Name(), int64(p.Stored))
+	}
+	return nil
+}
+
+// place says where the next blob stands, by what Save writes.
+func (f *File) place(name string, size int64) {
+	e := extent{at: tarBlock, size: size}
+	if n := len(f.order); n > 0 {
+		before := f.index[f.order[n-1]]
+		e.at += before.end()
+	}
+	f.order = append(f.order, name)
+	f.index[name] = e
 }
 
 // Ref is the reference to the snapshot in the file.
@@ -195,7 +180,7 @@ func (f *File) Close() error { return f.file.Close() }
 // Get implements Blobs.
 func (f *File) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	e, ok := f.index[name]
-	if !ok {
+	if !ok || e.at+e.size > f.size {
 		return nil, fmt.Errorf("get %s from a backup: %w", name, ErrNotFound)
 	}
 	return io.NopCloser(&contextReader{ctx: ctx, r: io.NewSectionReader(f.file, e.at, e.size)}), nil
@@ -204,7 +189,7 @@ func (f *File) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 // Stat implements Blobs.
 func (f *File) Stat(_ context.Context, name string) (BlobInfo, error) {
 	e, ok := f.index[name]
-	if !ok {
+	if !ok || e.at+e.size > f.size {
 		return BlobInfo{}, fmt.Errorf("look for %s in a backup: %w", name, ErrNotFound)
 	}
 	return BlobInfo{Name: name, Size: e.size, Modified: f.when}, nil
@@ -214,6 +199,9 @@ func (f *File) Stat(_ context.Context, name string) (BlobInfo, error) {
 func (f *File) List(context.Context) ([]BlobInfo, error) {
 	var blobs []BlobInfo
 	for name, e := range f.index {
+		if e.at+e.size > f.size {
+			continue
+		}
 		blobs = append(blobs, BlobInfo{Name: name, Size: e.size, Modified: f.when})
 	}
 	return blobs, nil

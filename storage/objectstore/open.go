@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"quorate/storage"
 )
@@ -82,9 +83,25 @@ func parseManifest(name string, encoded []byte) (*Manifest, storage.SnapshotRef,
 	return m, ref, nil
 }
 
+// Stored is a snapshot in a store.
+type Stored struct {
+	Ref storage.SnapshotRef
+	// When it was complete, by the store's clock.
+	When time.Time
+}
+
 // List returns references to the snapshots that have a manifest, newest first. Damaged manifests are not among them; they are reported
 // beside. Parts are not looked at: see Verify.
 func List(ctx context.Context, blobs Blobs) (refs []storage.SnapshotRef, damaged []*DamagedError, err error) {
+	stored, damaged, err := ListStored(ctx, blobs)
+	for _, s := range stored {
+		refs = append(refs, s.Ref)
+	}
+	return refs, damaged, err
+}
+
+// ListStored is List, with more about each.
+func ListStored(ctx context.Context, blobs Blobs) (stored []Stored, damaged []*DamagedError, err error) {
 	all, err := blobs.List(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -101,20 +118,20 @@ func List(ctx context.Context, blobs Blobs) (refs []storage.SnapshotRef, damaged
 		var damage *DamagedError
 		switch {
 		case err == nil:
-			refs = append(refs, ref)
+			stored = append(stored, Stored{Ref: ref, When: blob.Modified})
 		case errors.As(err, &damage):
 			damaged = append(damaged, damage)
 		default:
 			return nil, nil, err
 		}
 	}
-	slices.SortFunc(refs, func(a, b storage.SnapshotRef) int {
-		if c := b.Last.Compare(a.Last); c != 0 {
+	slices.SortFunc(stored, func(a, b Stored) int {
+		if c := b.Ref.Last.Compare(a.Ref.Last); c != 0 {
 			return c
 		}
-		return bytes.Compare(a.Digest[:], b.Digest[:])
+		return bytes.Compare(a.Ref.Digest[:], b.Ref.Digest[:])
 	})
-	return refs, damaged, nil
+	return stored, damaged, nil
 }
 
 // Newest returns the newest snapshot, or ErrNotFound. A damaged manifest is passed over.

@@ -229,7 +229,7 @@ func TestEveryDamageIsFound(t *testing.T) {
 					if _, err := Open(t.Context(), to, ref); err == nil {
 						t.Error("the fetched snapshot looks complete")
 					}
-					wantDamage(t, Save(t.Context(), blobs, ref, io.Discard, once), name)
+					wantDamage(t, Save(t.Context(), blobs, ref, io.Discard, SaveOptions{Retry: once}), name)
 					if name != ref.Name {
 						_, err := io.ReadAll(Reader(t.Context(), blobs, m, once))
 						wantDamage(t, err, name)

@@ -9,7 +9,7 @@ import (
 	"quorate/storage"
 )
 
-// Verify reads a whole snapshot and checks it. The error has every damage: errors.As finds the first *DamagedError, Damages all.
+// Verify reads a whole snapshot and checks it; of a backup file, every byte. The error has every damage: errors.As finds the first *DamagedError, Damages all.
 func Verify(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, retry Retry) error {
 	var m *Manifest
 	err := retry.read(ctx, func() (err error) {
@@ -27,6 +27,15 @@ func Verify(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, retry Ret
 		if err == nil {
 			_, err = io.Copy(io.Discard, &l)
 		}
+		var damaged *DamagedError
+		if errors.As(err, &damaged) {
+			damages = append(damages, damaged)
+		} else if err != nil {
+			return fmt.Errorf("verify snapshot %s: %w", ref.Name, err)
+		}
+	}
+	if f, ok := blobs.(frameChecker); ok {
+		err := f.checkFrames(ctx)
 		var damaged *DamagedError
 		if errors.As(err, &damaged) {
 			damages = append(damages, damaged)

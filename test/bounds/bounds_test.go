@@ -283,8 +283,13 @@ func BenchmarkFailover(b *testing.B) {
 
 func waitFor(tb testing.TB, what string, condition func() bool) {
 	tb.Helper()
-	deadline := time.After(30 * time.Second)
-	tick := time.NewTicker(time.Millisecond)
+	waitLong(tb, 30*time.Second, what, condition)
+}
+
+func waitLong(tb testing.TB, patience time.Duration, what string, condition func() bool) {
+	tb.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(max(time.Millisecond, patience/10_000))
 	defer tick.Stop()
 	for !condition() {
 		select {
@@ -324,7 +329,7 @@ func startFollowers(b *testing.B, url, dir string) {
 	startRole(b, "node", url, dir, "n3")
 }
 
-func benchDir(b *testing.B) string {
+func benchDir(b testing.TB) string {
 	b.Helper()
 	dir := b.TempDir()
 	kind, err := filesystem(dir)

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"quorate/node"
+	"quorate/node/raft"
 	"quorate/transport/embednats"
 )
 
@@ -58,6 +59,10 @@ func play(ctx context.Context, role, url, dir, id string) error {
 		<-ctx.Done()
 		return server.Close()
 	case "store":
+		return playStore(ctx, url, dir, id, "n1", "n2", "n3")
+	case "only-store":
+		return playStore(ctx, url, dir, id, raft.NodeID(id))
+	case "joining-store":
 		return playStore(ctx, url, dir, id)
 	case "echo":
 		conn, err := nats.Connect(url)

@@ -26,15 +26,21 @@ import (
 
 var snapshotMiB = flag.Int("snapshot-mib", 1024, "size of the state of BenchmarkSnapshot, in MiB")
 
-// playStore is a member of the snapshot benchmark's cluster. It builds snapshots when it is asked to only.
-func playStore(ctx context.Context, url, dir, id string) error {
+// playStore is a member of a cluster whose snapshots are measured, which it joins if no members are given. It builds snapshots when it is
+// asked to only.
+func playStore(ctx context.Context, url, dir, id string, members ...raft.NodeID) error {
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	store, err := kv.OpenStore(filepath.Join(dir, id, "state"), kv.StoreOptions{Logger: logger})
 	if err != nil {
 		return err
 	}
+	keep := uint64(0) // the default
+	if len(members) == 1 {
+		keep = 100 // who joins needs the snapshot
+	}
 	n, err := node.Start(ctx, node.Config{
-		Cluster: "bounds", ID: raft.NodeID(id), Members: []raft.NodeID{"n1", "n2", "n3"}, Dir: filepath.Join(dir, id, "log"), URL: url,
+		KeepEntries: keep,
+		Cluster:     "bounds", ID: raft.NodeID(id), Members: members, Join: len(members) == 0, Dir: filepath.Join(dir, id, "log"), URL: url,
 		SnapshotEntries: 1 << 40, SnapshotBytes: 1 << 60, Logger: logger,
 	}, store)
 	if err != nil {
@@ -44,6 +50,11 @@ func playStore(ctx context.Context, url, dir, id string) error {
 	if err != nil {
 		return errors.Join(err, n.Close(context.Background()))
 	}
+	conn, err := serveMemory(url, id)
+	if err != nil {
+		return errors.Join(err, service.Close(), n.Close(context.Background()))
+	}
+	defer conn.Close()
 	select {
 	case <-ctx.Done():
 	case <-n.Done():
@@ -77,44 +88,14 @@ func BenchmarkSnapshot(b *testing.B) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	defer cancel()
 
-	const (
-		valueBytes = 16 << 10
-		quietSpan  = 10 * time.Second // of writes beside which nothing is done
-	)
-	keys := *snapshotMiB << 20 / valueBytes
-	random := rand.New(rand.NewPCG(1, 2))
-	value := func() []byte { // half of it can be compressed away, as in life
-		v := make([]byte, valueBytes)
-		for i := 0; i < len(v)/2; i += 8 {
-			binary.LittleEndian.PutUint64(v[i:], random.Uint64())
-		}
-		return v
-	}
-	put := func(indexes []int) {
-		var next atomic.Int64
-		var mu sync.Mutex // guards random
-		var group sync.WaitGroup
-		for range 16 {
-			group.Go(func() {
-				for i := int(next.Add(1)) - 1; i < len(indexes); i = int(next.Add(1)) - 1 {
-					mu.Lock()
-					v := value()
-					mu.Unlock()
-					if _, err := client.Put(ctx, fmt.Sprintf("state/%08d", indexes[i]), v); err != nil {
-						b.Error(err)
-						return
-					}
-				}
-			})
-		}
-		group.Wait()
-	}
+	const quietSpan = 10 * time.Second // of writes beside which nothing is done
+	keys := *snapshotMiB << 20 / stateValueBytes
 	all := make([]int, keys)
 	for i := range all {
 		all[i] = i
 	}
 	begun := time.Now()
-	put(all)
+	putState(ctx, b, client, all, 1)
 	b.Logf("%d MiB written in %v", *snapshotMiB, time.Since(begun).Round(time.Second))
 	admin := node.NewAdmin(conn, "quorate", "bounds")
 	settle(b, ctx, admin)
@@ -138,8 +119,9 @@ func BenchmarkSnapshot(b *testing.B) {
 	b.Logf("p99 of writes %v without, %v while a snapshot of %d MiB was built and uploaded in %v: %.2f", p99(quiet), p99(busy), ref.Bytes>>20, status.Snapshot.Took.Round(time.Millisecond), ratio)
 	b.ReportMetric(ratio, "of-p99-without")
 
+	random := rand.New(rand.NewPCG(1, 2))
 	for name, changed := range map[string][]int{"in-a-row": all[keys/3 : keys/3+keys/100], "at-random": random.Perm(keys)[:keys/100]} {
-		put(changed)
+		putState(ctx, b, client, changed, 2)
 		made, err := admin.Snapshot(ctx)
 		if err != nil {
 			b.Fatal(err)
@@ -153,6 +135,39 @@ func BenchmarkSnapshot(b *testing.B) {
 		b.Logf("1 %% of the keys changed, %s: %d of %d MiB sent", name, status.Snapshot.Sent>>20, ref.Bytes>>20)
 		b.ReportMetric(part, "sent-"+name)
 	}
+}
+
+// stateValueBytes is the size of a value.
+const stateValueBytes = 16 << 10
+
+func stateKey(index int) string { return fmt.Sprintf("state/%08d", index) }
+
+// stateValue is the value of a key in some generation. Half of it can be compressed away, as in life.
+func stateValue(index, generation int) []byte {
+	random := rand.NewPCG(uint64(index), uint64(generation))
+	v := make([]byte, stateValueBytes)
+	for i := 0; i < len(v)/2; i += 8 {
+		binary.LittleEndian.PutUint64(v[i:], random.Uint64())
+	}
+	return v
+}
+
+// putState writes keys from many goroutines.
+func putState(ctx context.Context, tb testing.TB, client *kv.Client, indexes []int, generation int) {
+	tb.Helper()
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range 16 {
+		group.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(indexes); i = int(next.Add(1)) - 1 {
+				if _, err := client.Put(ctx, stateKey(indexes[i]), stateValue(indexes[i], generation)); err != nil {
+					tb.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
 }
 
 // settle waits until the followers have what the leader has.

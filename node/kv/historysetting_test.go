@@ -1,0 +1,82 @@
+package kv_test
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"quorate/node"
+	"quorate/node/kv"
+	"quorate/node/raft"
+)
+
+// How much history is kept is a setting of the cluster: all members have it, also one that gets a snapshot, and after restarts.
+func TestHistoryIsASettingOfTheCluster(t *testing.T) {
+	c := startStoring(t)
+	c.members = []raft.NodeID{"n1", "n2", "n3"}
+	c.tune = func(config *node.Config) { config.SnapshotEntries, config.KeepEntries = 1<<40, 5 }
+	for _, id := range c.members {
+		c.start(id)
+	}
+	client := c.client()
+	ctx := within(t, 60*time.Second)
+	if n, err := client.History(ctx); err != nil || n != kv.DefaultHistory {
+		t.Fatalf("%d %v", n, err)
+	}
+	if err := client.SetHistory(ctx, 0); err == nil {
+		t.Error("a history of nothing was taken")
+	}
+	for _, want := range []uint64{math.MaxUint64, 7} {
+		if err := client.SetHistory(ctx, want); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := client.History(ctx); err != nil || n != want {
+			t.Fatalf("%d %v, want %d", n, err, want)
+		}
+	}
+	c.put(ctx, client, 0, 30, "v")
+	id, err := c.nodes["n1"].WaitLeader(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leader := c.nodes[id]
+	made, err := leader.Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leader.Purge(ctx, made.Last.Index); err != nil {
+		t.Fatal(err)
+	}
+	c.join("n4")
+	if _, err := leader.AddLearner(ctx, "n4"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.nodes["n4"].Wait(ctx, func(s node.Status) bool { return s.Snapshot.InstalledIndex > 0 }); err != nil {
+		t.Fatal(err)
+	}
+	revision, err := client.Put(ctx, "last", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func() {
+		t.Helper()
+		for id, m := range c.nodes {
+			if _, err := m.Wait(ctx, func(s node.Status) bool { return s.AppliedIndex >= revision }); err != nil {
+				t.Fatal(err)
+			}
+			if n := m.store.History(); n != 7 {
+				t.Errorf("%s keeps %d revisions", id, n)
+			}
+		}
+	}
+	check()
+	for id, m := range c.nodes {
+		m.stop()
+		if id == "n4" {
+			c.join(id)
+		} else {
+			c.start(id)
+		}
+	}
+	check()
+}

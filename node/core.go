@@ -63,6 +63,8 @@ type raftCore struct {
 	appliedTime int64
 	// appliedMembership is the newest configuration that was applied.
 	appliedMembership raft.MembershipAt
+	// appliedSetting is the newest setting that was applied.
+	appliedSetting raft.SettingAt
 	// lastTime is the log time of the newest entry.
 	lastTime int64
 	// violations counts what was refused because Raft rules it out; suspects are those that concern a target now.

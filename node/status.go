@@ -38,6 +38,8 @@ type Status struct {
 
 	// MembershipID is the log id of the membership in force; zero for the genesis.
 	MembershipID raft.LogID `json:"membership_id"`
+	// Setting is what the cluster has agreed on besides its members.
+	Setting Setting `json:"setting"`
 	// Transferring: this leader is handing over. Removed: a voter told this node that it is no member any more.
 	Transferring bool `json:"transferring,omitempty"`
 	Removed      bool `json:"removed,omitempty"`

@@ -196,6 +196,8 @@ func (n *Node) newCore(genesis storage.Genesis, r restored, syncing chan<- syncI
 		ended:     make(chan struct{}),
 		fail:      n.fail,
 		heard:     &n.heard,
+		leased:    &n.leased,
+		clock:     clock{began: time.Now()},
 		metrics:   n.metrics,
 		tracing:   newTracing(n.cfg.Telemetry, n.cfg.ID),
 

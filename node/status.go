@@ -59,6 +59,8 @@ type Status struct {
 
 	// QuorumAckAge, on a leader, is how long ago a quorum last acknowledged it, in nanoseconds.
 	QuorumAckAge time.Duration `json:"quorum_ack_age_ns,omitempty"`
+	// LeaseLeft, on a leader that has a lease, is how long it lasts unless it is renewed, which each heartbeat does.
+	LeaseLeft time.Duration `json:"lease_left_ns,omitempty"`
 
 	NATS NATSStatus `json:"nats"`
 	// Refused counts messages that were refused, by reason.

@@ -226,6 +226,9 @@ func (n *Node) Status() Status {
 	if !s.quorumAck.IsZero() {
 		status.QuorumAckAge = time.Since(s.quorumAck)
 	}
+	if l := n.leased.Load(); l != nil {
+		status.LeaseLeft = max(0, time.Until(l.Until))
+	}
 	maps.Copy(status.Refused, n.links.refused())
 	maps.Copy(status.Refused, s.violations)
 	if s.membership != nil {

@@ -21,6 +21,8 @@ type clients struct {
 	changed     int
 	// retried counts writes that were sent more than once and answered.
 	retried int
+	// leased counts reads under a lease.
+	leased int
 }
 
 // operation is a call that waits for the core.
@@ -46,6 +48,8 @@ type readOp struct {
 	index uint64
 	// peer, if not zero, waits for the index of a read of its own.
 	peer raft.ReplyTo
+	// leased: under the leader's lease, if it has one.
+	leased bool
 	// done, if not nil, is called when the state is up to the index.
 	done func()
 }
@@ -80,7 +84,8 @@ func (c *clients) next() {
 		}
 		p.ask(operation{do: func(e *raft.Engine, now time.Time) { _ = e.Transfer(now, to) }})
 	case w.plan.transfers && !w.healed && w.chance(0.02):
-		p.tell(func(e *raft.Engine) { e.Elect(w.time()) })
+		p.tell(func(e *raft.Engine) { e.Elect(p.time()) })
+	case w.plan.lease.on && c.leases(p):
 	case w.chance(w.plan.reads) && p.engine.Role() != raft.Leader:
 		p.readThroughLeader(readOp{floor: w.oracle.acked})
 	case w.chance(w.plan.reads):
@@ -171,7 +176,7 @@ func (p *process) take(now time.Time, ops []operation) {
 		}
 	}
 	for _, op := range ops {
-		if op.read == nil {
+		if op.read == nil || op.read.leased && p.readLeased(*op.read) {
 			continue
 		}
 		p.lastRead++

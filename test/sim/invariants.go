@@ -25,6 +25,8 @@ type oracle struct {
 	membershipIndex uint64
 	// acked is the greatest index of a write that was acknowledged to a client.
 	acked uint64
+	// settings counts the changes of the setting that were committed.
+	settings int
 }
 
 type ballot struct {
@@ -130,7 +132,7 @@ func (o *oracle) after(p *process, before past) {
 		o.w.fail("engine of n%d: %w", p.index+1, err)
 		return
 	}
-	if !e.Deadline().After(o.w.time()) {
+	if !e.Deadline().After(p.time()) {
 		o.w.fail("n%d wants to be called again at once, for ever", p.index+1)
 	}
 	if e.Vote().Term < before.term || e.Commit() < before.commit {
@@ -158,6 +160,7 @@ func (o *oracle) leads(p *process, term uint64) {
 	}
 	o.leaders[term] = p.index
 	o.checkWiped(p)
+	o.checkLeases(p, term)
 	o.w.trace.add(o.w.now, "LEADS", p.index, -1, term, 0, nil)
 	// Of earlier terms only: who wins late, while a later term has its leader already, need not have what that one committed.
 	n := len(o.committed)
@@ -198,6 +201,8 @@ func (o *oracle) commits(p *process, before past) {
 		o.by = append(o.by, visible.entries[commit-1].ID.Term) // a leader commits up to an entry of its own term
 		if entry := visible.entries[index-1]; entry.Kind == raft.EntryMembership {
 			o.membership, o.membershipIndex = entry.Membership, index
+		} else if entry.Kind == raft.EntrySetting {
+			o.settings++
 		}
 		if index == commit {
 			o.quorum = before.membership
@@ -328,6 +333,9 @@ func extend(prefix uint64, e raft.Entry) uint64 {
 	mix(uint64(e.Kind))
 	copy(buf[:], e.Data)
 	mix(binary.BigEndian.Uint64(buf[:]))
+	if e.Setting != nil {
+		mix(uint64(e.Setting.Lease))
+	}
 	if e.Membership != nil {
 		for _, c := range e.Membership.String() {
 			mix(uint64(c))

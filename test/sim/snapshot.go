@@ -19,6 +19,7 @@ type store struct {
 type stored struct {
 	ref        raft.SnapshotRef
 	membership raft.MembershipAt
+	setting    raft.SettingAt
 	state      machineImage
 }
 
@@ -47,6 +48,7 @@ func (p *process) build() {
 	p.building = true
 	w.store.made++
 	s := stored{ref: raft.SnapshotRef{Name: fmt.Sprint(w.store.made), Last: p.applied}, membership: p.membershipAt(p.applied), state: p.snapshot()}
+	s.setting = p.settingsTo(p.applied)[0]
 	life := p.life
 	w.after(w.between(0, w.plan.engine.ElectionTimeout), func() {
 		if p.life != life {
@@ -85,9 +87,9 @@ func (p *process) fetch(ref raft.SnapshotRef) {
 		s, ok := w.store.get(ref)
 		switch {
 		case !ok:
-			p.tell(func(e *raft.Engine) { e.FetchFailed(w.time(), ref, true) })
+			p.tell(func(e *raft.Engine) { e.FetchFailed(p.time(), ref, true) })
 		case !w.healed && w.chance(0.2):
-			p.tell(func(e *raft.Engine) { e.FetchFailed(w.time(), ref, false) })
+			p.tell(func(e *raft.Engine) { e.FetchFailed(p.time(), ref, false) })
 		default:
 			p.inbox.fetched = append(p.inbox.fetched, s)
 			p.wake()
@@ -103,7 +105,7 @@ func (p *process) install(fetched []stored) bool {
 			continue
 		}
 		if !p.engine.MayInstall(s.ref.Last) {
-			p.engine.FetchFailed(w.time(), s.ref, false)
+			p.engine.FetchFailed(p.time(), s.ref, false)
 			continue
 		}
 		w.oracle.installs(p, s)
@@ -120,7 +122,7 @@ func (p *process) install(fetched []stored) bool {
 			p.disk.reset(s.ref.Last)
 		}
 		w.trace.add(w.now, "INSTALLS", p.index, -1, s.ref.Last.Index, s.ref.Last.Term, nil)
-		p.engine.Installed(w.time(), s.ref.Last, s.membership, raft.SettingAt{})
+		p.engine.Installed(p.time(), s.ref.Last, s.membership, s.setting)
 		p.settle()
 	}
 	return true

@@ -19,7 +19,7 @@ type Result struct {
 	// Hash is over all steps of the run: equal seeds give equal hashes.
 	Hash uint64
 	// What happened, to judge whether the run was worth anything.
-	Steps, Elections, Committed, Acked, Reads, Crashes, Calls, Retried, Wipes int
+	Steps, Elections, Committed, Acked, Reads, Crashes, Calls, Retried, Wipes, LeaseReads int
 }
 
 // Run simulates one cluster. The same seed gives the same result.
@@ -59,11 +59,10 @@ type world struct {
 // epoch is when virtual time begins. Any fixed time does.
 var epoch = time.Unix(1_000_000_000, 0)
 
-func (w *world) time() time.Time { return epoch.Add(w.now) }
-
 func newWorld(seed uint64) *world {
 	w := &world{seed: seed, wiped: map[raft.Peer]*disk{}, rng: rand.New(rand.NewPCG(seed, 1))}
 	w.plan = newPlan(w.rng)
+	w.plan.addLeases(rand.New(rand.NewPCG(seed, 3))) // of its own, so that worlds without are what they are
 	w.oracle = newOracle(w)
 	w.effects = newEffects(w)
 	w.net = newNetwork(w)
@@ -81,6 +80,7 @@ func (w *world) run() {
 	}
 	w.clients.begin()
 	w.beginCalls()
+	w.chooseLeases()
 	w.scheduleFault()
 	w.after(w.plan.faultTime, w.heal)
 	for w.err == nil && len(w.events) > 0 && !w.clients.done {
@@ -110,7 +110,7 @@ func (w *world) result() Result {
 	r := Result{
 		Seed: w.seed, Err: w.err, Hash: w.trace.hash, Steps: w.steps, Elections: len(w.oracle.leaders),
 		Committed: len(w.oracle.committed), Acked: w.clients.acked, Reads: w.clients.answered, Crashes: w.crashes,
-		Calls: len(w.history.ops), Retried: w.clients.retried, Wipes: w.wipes,
+		Calls: len(w.history.ops), Retried: w.clients.retried, Wipes: w.wipes, LeaseReads: w.clients.leased,
 	}
 	if w.err != nil {
 		r.Trace = w.trace.String()

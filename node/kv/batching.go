@@ -20,6 +20,8 @@ type operation struct {
 	err     error
 	outcome *kvpb.OpOutcome
 	version *kvpb.Version
+	// source is the answer that version came in.
+	source *kvpb.ReadResponse
 }
 
 func (o *operation) finish(err error) {

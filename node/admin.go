@@ -126,7 +126,15 @@ var adminOps = map[string]func(ctx context.Context, n *Node, args []byte) (any, 
 	},
 	"snapshot":  func(ctx context.Context, n *Node, _ []byte) (any, error) { return n.snapshotHere(ctx) },
 	"snapshots": func(ctx context.Context, n *Node, _ []byte) (any, error) { return n.heldSnapshots(ctx) },
-	"members":   func(_ context.Context, n *Node, _ []byte) (any, error) { return n.Membership(), nil },
+	"change-setting": func(ctx context.Context, n *Node, args []byte) (any, error) {
+		var change SettingChange
+		if err := decodeArgs(args, &change); err != nil {
+			return nil, err
+		}
+		return n.changeSetting(ctx, change)
+	},
+	"members": func(_ context.Context, n *Node, _ []byte) (any, error) { return n.Membership(), nil },
+	"setting": func(_ context.Context, n *Node, _ []byte) (any, error) { return n.Setting(), nil },
 	"elect": func(ctx context.Context, n *Node, _ []byte) (any, error) {
 		stands, err := n.Elect(ctx)
 		return map[string]bool{"stands": stands}, err
@@ -135,7 +143,7 @@ var adminOps = map[string]func(ctx context.Context, n *Node, args []byte) (any, 
 }
 
 // adminReads change nothing.
-var adminReads = []string{"members", "snapshots"}
+var adminReads = []string{"members", "snapshots", "setting"}
 
 func decodeArgs(b []byte, args any) error {
 	if len(b) == 0 {
@@ -254,6 +262,18 @@ func (a *Admin) Membership(ctx context.Context) (Membership, error) {
 func (a *Admin) ChangeMembership(ctx context.Context, change MembershipChange) (raft.LogID, error) {
 	var id raft.LogID
 	return id, a.leaderCall(ctx, "membership", change, &id)
+}
+
+// Setting returns the leader's setting.
+func (a *Admin) Setting(ctx context.Context) (Setting, error) {
+	var s Setting
+	return s, a.leaderCall(ctx, "setting", nil, &s)
+}
+
+// ChangeSetting is Node.ChangeSetting.
+func (a *Admin) ChangeSetting(ctx context.Context, change SettingChange) (raft.LogID, error) {
+	var id raft.LogID
+	return id, a.leaderCall(ctx, "change-setting", change, &id)
 }
 
 // Snapshot is Node.Snapshot.

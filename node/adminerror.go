@@ -34,6 +34,7 @@ var adminErrors = []struct {
 	{codeUnknown, ErrUnknownOutcome},
 	{"lost", ErrLost},
 	{"change-pending", raft.ErrChangePending},
+	{"setting-pending", raft.ErrSettingPending},
 	{"transferring", raft.ErrTransferring},
 	{"not-ready", raft.ErrNotReady},
 	{"busy", ErrBusy},
@@ -56,6 +57,7 @@ type detailed struct {
 var adminDetails = []detailed{
 	{"not-leader", errorIn[*NotLeaderError], func() error { return &NotLeaderError{} }},
 	{"membership-changed", errorIn[*raft.ChangedError], func() error { return &raft.ChangedError{} }},
+	{"setting-changed", errorIn[*SettingChangedError], func() error { return &SettingChangedError{} }},
 	{"not-caught-up", errorIn[*raft.NotCaughtUpError], func() error { return &raft.NotCaughtUpError{} }},
 	{"quorum-at-risk", errorIn[*raft.QuorumAtRiskError], func() error { return &raft.QuorumAtRiskError{} }},
 	{"replaced", errorIn[*raft.ReplacedError], func() error { return &raft.ReplacedError{} }},

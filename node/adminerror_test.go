@@ -37,6 +37,7 @@ func TestErrorsOfOperatorsCallsKeepTheirKind(t *testing.T) {
 	}
 	for _, want := range []error{
 		&NotLeaderError{Leader: "n2"}, &raft.ChangedError{Current: raft.LogID{Term: 3, Index: 7}},
+		&SettingChangedError{Current: raft.LogID{Term: 3, Index: 8}},
 		&raft.NotCaughtUpError{Peer: raft.Peer{ID: "n4"}, Behind: 9}, &raft.QuorumAtRiskError{Silent: []raft.NodeID{"n3"}},
 		&raft.ReplacedError{Old: raft.Peer{ID: "n4"}}, &UnreachableError{Node: "n5"}, &raft.TransferError{Reason: "too slow"},
 	} {

@@ -108,6 +108,15 @@ collect:
 			batch.System = append(batch.System, record)
 			c.appliedMembership = raft.MembershipAt{ID: entry.ID, Membership: entry.Membership}
 			answer(entry, answered{})
+		case raft.EntrySetting:
+			at := raft.SettingAt{ID: entry.ID, Setting: *entry.Setting}
+			record, err := encodeSettingRecord(at)
+			if err != nil {
+				return 0, err
+			}
+			batch.System = append(batch.System, record)
+			c.appliedSetting = at
+			answer(entry, answered{})
 		default:
 			// To skip it would let this node differ from the others for ever.
 			return 0, fmt.Errorf("entry %v is of kind %d, which this version does not know: upgrade this node", entry.ID, entry.Kind)

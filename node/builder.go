@@ -144,6 +144,11 @@ func (c *raftCore) systemRecords() []SystemRecord {
 			records = append(records, record)
 		}
 	}
+	if c.appliedSetting.ID != (raft.LogID{}) {
+		if record, err := encodeSettingRecord(c.appliedSetting); err == nil {
+			records = append(records, record)
+		}
+	}
 	return records
 }
 

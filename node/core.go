@@ -51,6 +51,9 @@ type raftCore struct {
 	ended         chan struct{}
 	// heard is shared with those who ask how stale the state may be.
 	heard *atomic.Int64
+	// leased is shared with those who read under this node's lease; nil while it has none.
+	leased *atomic.Pointer[raft.Leased]
+	clock  clock
 	// fail stops the node.
 	fail    func(error)
 	reads   readWaiters
@@ -63,6 +66,8 @@ type raftCore struct {
 	appliedTime int64
 	// appliedMembership is the newest configuration that was applied.
 	appliedMembership raft.MembershipAt
+	// appliedSetting is the newest setting that was applied.
+	appliedSetting raft.SettingAt
 	// lastTime is the log time of the newest entry.
 	lastTime int64
 	// violations counts what was refused because Raft rules it out; suspects are those that concern a target now.
@@ -176,6 +181,9 @@ func (c *raftCore) backlogged() bool { return c.proposals.bytes >= c.cfg.MaxUnco
 // users are heard: a leader that was paused finds that its quorum is gone before it takes their input.
 func (c *raftCore) step() error {
 	now := time.Now()
+	if c.clock.slept(now) {
+		c.engine.Slept(now)
+	}
 	d := &c.taken
 	// First, while the engine's view of the log is what is written: an installation changes both.
 	for _, e := range d.snapshot {
@@ -238,10 +246,14 @@ func (c *raftCore) takeRequests(now time.Time) {
 		return
 	}
 	entries := make([]raft.Entry, 0, len(requests))
-	var reads []request
+	var reads, leased []request
 	c.lastTime = max(c.lastTime, now.UnixNano())
 	for _, r := range requests {
-		if r.read {
+		switch {
+		case r.leased:
+			leased = append(leased, r)
+			continue
+		case r.read:
 			reads = append(reads, r)
 			continue
 		}
@@ -260,7 +272,7 @@ func (c *raftCore) takeRequests(now time.Time) {
 			c.tracing.proposed(r.pending.trace, r.pending.id)
 		}
 	}
-	if len(reads) > 0 {
+	if reads = append(reads, c.readLeased(leased)...); len(reads) > 0 {
 		c.engine.Read(now, c.reads.add(reads))
 	}
 }
@@ -268,6 +280,7 @@ func (c *raftCore) takeRequests(now time.Time) {
 // execute does what the engine decided: one write to the log, one nudge for each worker, the replies, one slice of
 // applying.
 func (c *raftCore) execute(ctx context.Context, out raft.Output) error {
+	c.publishLease() // before anything that others can see
 	c.tracing.advance(c.engine, c.durableSeq)
 	if out.Write != nil {
 		if err := c.write(out.Write); err != nil {
@@ -452,6 +465,7 @@ func maxMessageBytes(t transport.Transport) int {
 
 // end answers everything that waits. The workers end with the context.
 func (c *raftCore) end() {
+	c.leased.Store(nil)
 	c.proposals.failAll(ErrStopped)
 	c.reads.failAll(ErrStopped)
 	c.replies.refuseAll("node is stopped")

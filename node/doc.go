@@ -20,6 +20,19 @@
 // says is on disk: the engine holds it back until then. Nothing blocks RaftCore: every channel into it is bounded, so that
 // whoever sends waits instead; those out of it hold the newest value only.
 //
+// # The life of a lease read
+//
+// A linearizable read asks a quorum who leads. Where the cluster has agreed on leases (setting.go), the answers to the leader's own messages say
+// so in advance: each voter that answered has promised, from the arrival of the message on, to help nobody else to lead for the time of a lease.
+// The leader counts from the sending, and less a tenth for clocks that run at another pace. At the begin of each pass's work RaftCore
+// publishes until when that holds, and the commit index (lease.go), before it answers, applies or sends anything: nobody has heard of a
+// later commit, and no voter is released by a transfer, while an earlier publication stands.
+//
+// ReadLease takes what is published, then reads the clock, and then the applied index. If the time is not over and all that is committed is
+// applied, the read needs no goroutine but the caller's. A caller that was paused finds the time over; a RaftCore that stands still
+// publishes nothing more, so that its last lease ends by itself; a machine that slept finds its two clocks apart. If only the state machine is
+// behind, RaftCore waits for it, as for any read, and without a lease it asks the quorum.
+//
 // # Goroutines
 //
 //	RaftCore            core.go        one; the only writer of log, vote and state machine
@@ -32,6 +45,8 @@
 //
 //	membership          member.go      a change of members, made of steps that RaftCore takes one at a time
 //	operators' calls    admin.go       the same and more, from anywhere, as JSON over NATS
+//	setting             setting.go     what the cluster has agreed on besides its members: instant failover or leases
+//	lease               lease.go       reads without a round to a quorum
 //	sessions            session.go     proposals that take effect once; package sessions is the replicated table behind them
 //	forwarding          forward.go     proposals and read indexes of a node that does not lead
 //	purge               purge.go       how far the log may be shortened

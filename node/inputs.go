@@ -42,6 +42,8 @@ type request struct {
 	// pending gets the outcome of a proposal, or of a read if read is set.
 	pending *Pending
 	read    bool
+	// leased: a read that needs no round if this node leads and has a lease.
+	leased bool
 	// confirm: a read that is answered when the leader is confirmed, before its index is applied here.
 	confirm bool
 	// local: not to be handed on to the leader, because the caller wants the leader here, or because it came from another node.

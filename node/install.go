@@ -20,6 +20,10 @@ func (c *raftCore) install(f *fetched) error {
 	if err != nil {
 		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
 	}
+	setting, err := settingIn(meta.System)
+	if err != nil {
+		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
+	}
 	c.endBuilder()
 	if err := c.switchState(f); err != nil {
 		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
@@ -36,8 +40,9 @@ func (c *raftCore) install(f *fetched) error {
 	c.appliedTime = max(c.appliedTime, logTime(meta.System))
 	c.lastTime = max(c.lastTime, c.appliedTime)
 	c.appliedMembership = raft.MembershipAt{ID: meta.MembershipID, Membership: meta.Membership}
+	c.appliedSetting = setting
 	c.proposals.passed(meta.Last.Index)
-	c.engine.Installed(time.Now(), meta.Last, c.appliedMembership, raft.SettingAt{}) // no setting: this node takes no EntrySetting yet
+	c.engine.Installed(time.Now(), meta.Last, c.appliedMembership, setting)
 	c.reads.applied(c.applied.Index)
 	s := &c.snapshots
 	s.localLast = meta.Last

@@ -24,6 +24,7 @@ type metrics struct {
 	roundTrip metric.Float64Histogram
 	elections metric.Int64Counter
 	leaders   metric.Int64Counter
+	leased    metric.Int64Counter
 	// Options with attributes, made once.
 	api, rpc  []metric.RecordOption
 	decided   map[string]decidedOptions
@@ -56,7 +57,7 @@ func (n *Node) newMetrics(t *telemetry.Telemetry) (*metrics, error) {
 	}
 	meter := t.Meter()
 	m := &metrics{decided: map[string]decidedOptions{}}
-	var errs [9]error
+	var errs [10]error
 	m.proposals, errs[0] = meter.Int64Counter("quorate.proposals", metric.WithUnit("{proposal}"), metric.WithDescription("Proposals and reads of this node's users that were decided, by kind and outcome."))
 	m.propose, errs[1] = meter.Float64Histogram("quorate.propose.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time from a proposal or read to its outcome."))
 	m.queue, errs[2] = meter.Float64Histogram("quorate.queue.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time in a channel before RaftCore took it, by channel."))
@@ -66,6 +67,7 @@ func (n *Node) newMetrics(t *telemetry.Telemetry) (*metrics, error) {
 	m.roundTrip, errs[6] = meter.Float64Histogram("quorate.replication.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time from sending a message to a target until its answer, by target."))
 	m.elections, errs[7] = meter.Int64Counter("quorate.elections", metric.WithUnit("{election}"), metric.WithDescription("Times that this node stood for election."))
 	m.leaders, errs[8] = meter.Int64Counter("quorate.leader.changes", metric.WithUnit("{change}"), metric.WithDescription("Times that this node saw another leader than before."))
+	m.leased, errs[9] = meter.Int64Counter("quorate.lease.reads", metric.WithUnit("{read}"), metric.WithDescription("Reads that were served under this leader's lease, without a round to the quorum."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -178,6 +180,13 @@ func (m *metrics) changed(old, now *coreState) {
 	}
 }
 
+// readLeased counts a read under the lease.
+func (m *metrics) readLeased(n int) {
+	if m != nil {
+		m.leased.Add(context.Background(), int64(n))
+	}
+}
+
 func (m *metrics) close() error {
 	if m == nil || m.observing == nil {
 		return nil
@@ -191,6 +200,7 @@ func (m *metrics) observe(n *Node, meter metric.Meter) error {
 	role := o.gauge("quorate.role", "{node}", "1 for what the node is now, 0 for what it is not.")
 	term := o.gauge("quorate.term", "{term}", "The present term.")
 	serving := o.gauge("quorate.serving", "{node}", "1 if this node leads and takes writes.")
+	lease := o.duration("quorate.lease.left", "How long this leader's lease lasts unless it is renewed; 0 without one.")
 	last := o.gauge("quorate.log.last.index", "{entry}", "Index of the newest entry in the log.")
 	durable := o.gauge("quorate.log.durable.index", "{entry}", "Index of the newest entry that is on this disk.")
 	commit := o.gauge("quorate.commit.index", "{entry}", "Index of the newest entry that is known to be committed.")
@@ -224,6 +234,7 @@ func (m *metrics) observe(n *Node, meter metric.Meter) error {
 		}
 		to.ObserveInt64(term, int64(s.Term))
 		to.ObserveInt64(serving, one(s.Serving))
+		to.ObserveFloat64(lease, s.LeaseLeft.Seconds())
 		to.ObserveInt64(last, int64(s.LastIndex))
 		to.ObserveInt64(durable, int64(s.DurableIndex))
 		to.ObserveInt64(commit, int64(s.CommittedIndex))

@@ -41,6 +41,8 @@ type Node struct {
 	fetchProgress fetchProgress
 	// heard is when this node last heard of a leader, or as leader of its quorum, in nanoseconds since 1970; zero for never.
 	heard atomic.Int64
+	// leased is what RaftCore gives to those who read under its lease.
+	leased atomic.Pointer[raft.Leased]
 
 	cancel context.CancelCauseFunc
 	done   chan struct{}
@@ -283,21 +285,11 @@ func (n *Node) submit(parent trace.SpanContext, r request) (*Pending, error) {
 // quorum. A node that does not lead asks the leader for the read index, once for all reads that wait, and serves them itself when it
 // has applied that far. The result is the read index.
 func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
-	p := newPending(raft.Entry{})
-	r := request{pending: p, read: true}
-	r.trace(n, trace.SpanContextFromContext(ctx))
-	if err := n.hand(ctx, r); err != nil {
-		p.refuse(err)
+	index, err := n.readIndex(ctx, request{pending: newPending(raft.Entry{}), read: true})
+	if err != nil {
 		return 0, fmt.Errorf("read index: %w", err)
 	}
-	result, err := n.await(ctx, p)
-	switch {
-	case err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()):
-		return 0, fmt.Errorf("read index: %w", ctx.Err()) // a read that was not answered has no outcome to know
-	case err != nil:
-		return 0, fmt.Errorf("read index: %w", err)
-	}
-	return result.ID.Index, nil
+	return index, nil
 }
 
 // await waits for the outcome, also when the node stops in between.

@@ -37,6 +37,8 @@ type Pending struct {
 	metrics *metrics
 	sent    time.Time
 	read    bool
+	// leased: the read was decided by the leader's lease.
+	leased bool
 }
 
 func newPending(entry raft.Entry) *Pending {

@@ -23,9 +23,11 @@ import (
 type restored struct {
 	applied     raft.LogID
 	memberships []raft.MembershipAt
-	log         raft.LogView
-	lastTime    int64
-	sessions    *sessions.Table
+	// settings begins with that of the state, which is zero if none was ever changed.
+	settings []raft.SettingAt
+	log      raft.LogView
+	lastTime int64
+	sessions *sessions.Table
 	// local is the local snapshot that a state machine in memory was restored from, or zero.
 	local raft.LogID
 }
@@ -47,7 +49,7 @@ func (n *Node) identify() error {
 
 // restore finds out where log and state machine stand.
 func (n *Node) restore() (restored, error) {
-	r := restored{sessions: sessions.New()}
+	r := restored{sessions: sessions.New(), settings: make([]raft.SettingAt, 1)}
 	if genesis, ok := n.log.Genesis(); ok {
 		r.memberships = []raft.MembershipAt{{Membership: raft.NewMembership(genesis.Members...)}}
 	}
@@ -58,6 +60,9 @@ func (n *Node) restore() (restored, error) {
 		}
 		r.applied = applied.Last
 		if r.sessions, err = sessions.Load(applied.System); err != nil {
+			return r, err
+		}
+		if r.settings[0], err = settingIn(applied.System); err != nil {
 			return r, err
 		}
 		r.lastTime = logTime(applied.System)
@@ -105,6 +110,9 @@ func (n *Node) restoreLocal(r *restored) error {
 	if r.sessions, err = sessions.Load(m.Meta.System); err != nil {
 		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
 	}
+	if r.settings[0], err = settingIn(m.Meta.System); err != nil {
+		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
+	}
 	r.applied, r.local = m.Meta.Last, m.Meta.Last
 	r.lastTime = logTime(m.Meta.System)
 	r.memberships = []raft.MembershipAt{{ID: m.Meta.MembershipID, Membership: m.Meta.Membership}}
@@ -134,7 +142,7 @@ func (n *Node) fitLog(applied raft.LogID) error {
 	return nil
 }
 
-// scanLog reads the entries that are not applied yet, for configurations and the newest log time.
+// scanLog reads the entries that are not applied yet, for configurations, settings and the newest log time.
 func (n *Node) scanLog(r *restored) error {
 	last := n.log.Last().Index
 	for index := max(min(r.applied.Index+1, last), n.log.Purged().Index+1); index <= last; {
@@ -144,8 +152,14 @@ func (n *Node) scanLog(r *restored) error {
 		}
 		for _, entry := range entries {
 			r.lastTime = max(r.lastTime, entry.Time)
-			if entry.Kind == raft.EntryMembership && entry.ID.Index > r.applied.Index {
+			if entry.ID.Index <= r.applied.Index {
+				continue
+			}
+			switch entry.Kind {
+			case raft.EntryMembership:
 				r.memberships = append(r.memberships, raft.MembershipAt{ID: entry.ID, Membership: entry.Membership})
+			case raft.EntrySetting:
+				r.settings = append(r.settings, raft.SettingAt{ID: entry.ID, Setting: *entry.Setting})
 			}
 		}
 		index = entries[len(entries)-1].ID.Index + 1
@@ -162,7 +176,7 @@ func (n *Node) newCore(genesis storage.Genesis, r restored, syncing chan<- syncI
 		HeartbeatInterval: n.cfg.HeartbeatInterval,
 		ElectionTimeout:   n.cfg.ElectionTimeout,
 		Rand:              rand.New(rand.NewPCG(randomID(), randomID())),
-	}, raft.Restored{Vote: n.log.Vote(), Log: r.log, Committed: r.applied, Memberships: r.memberships}, time.Now())
+	}, raft.Restored{Vote: n.log.Vote(), Log: r.log, Committed: r.applied, Memberships: r.memberships, Settings: r.settings}, time.Now())
 	return &raftCore{
 		cfg:       n.cfg,
 		self:      n.self,
@@ -182,11 +196,14 @@ func (n *Node) newCore(genesis storage.Genesis, r restored, syncing chan<- syncI
 		ended:     make(chan struct{}),
 		fail:      n.fail,
 		heard:     &n.heard,
+		leased:    &n.leased,
+		clock:     clock{began: time.Now()},
 		metrics:   n.metrics,
 		tracing:   newTracing(n.cfg.Telemetry, n.cfg.ID),
 
 		fetchProgress:     &n.fetchProgress,
 		appliedMembership: r.memberships[0],
+		appliedSetting:    r.settings[0],
 		lastTime:          r.lastTime,
 		appliedTime:       r.lastTime,
 		violations:        map[string]uint64{},

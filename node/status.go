@@ -38,6 +38,8 @@ type Status struct {
 
 	// MembershipID is the log id of the membership in force; zero for the genesis.
 	MembershipID raft.LogID `json:"membership_id"`
+	// Setting is what the cluster has agreed on besides its members.
+	Setting Setting `json:"setting"`
 	// Transferring: this leader is handing over. Removed: a voter told this node that it is no member any more.
 	Transferring bool `json:"transferring,omitempty"`
 	Removed      bool `json:"removed,omitempty"`
@@ -57,6 +59,8 @@ type Status struct {
 
 	// QuorumAckAge, on a leader, is how long ago a quorum last acknowledged it, in nanoseconds.
 	QuorumAckAge time.Duration `json:"quorum_ack_age_ns,omitempty"`
+	// LeaseLeft, on a leader that has a lease, is how long it lasts unless it is renewed, which each heartbeat does.
+	LeaseLeft time.Duration `json:"lease_left_ns,omitempty"`
 
 	NATS NATSStatus `json:"nats"`
 	// Refused counts messages that were refused, by reason.

@@ -20,6 +20,7 @@ type coreState struct {
 	membership *raft.Membership
 	// membershipID is the log id of its entry.
 	membershipID raft.LogID
+	setting      raft.SettingAt
 	snapshot     SnapshotStatus
 	transferring bool
 	removed      bool
@@ -37,7 +38,7 @@ type coreState struct {
 // sameView reports whether a watcher would see no change.
 func (s *coreState) sameView(other *coreState) bool {
 	return s.role == other.role && s.term == other.term && s.leader == other.leader && s.serving == other.serving &&
-		s.membership == other.membership && s.transferring == other.transferring && s.removed == other.removed && s.failure == other.failure
+		s.membership == other.membership && s.setting == other.setting && s.transferring == other.transferring && s.removed == other.removed && s.failure == other.failure
 }
 
 // watch hands what RaftCore publishes to those who look on. A watcher sees a change after it has happened, never before.
@@ -132,7 +133,7 @@ func (w *watch) end(err error) {
 }
 
 func (n *Node) initialStatus(r restored) *coreState {
-	s := &coreState{role: RoleWaiting, last: r.log.Last().Index, durable: r.log.Last().Index, committed: r.applied.Index, applied: r.applied.Index, term: n.log.Vote().Term}
+	s := &coreState{role: RoleWaiting, last: r.log.Last().Index, durable: r.log.Last().Index, committed: r.applied.Index, applied: r.applied.Index, term: n.log.Vote().Term, setting: r.settings[len(r.settings)-1]}
 	if len(r.memberships) > 0 {
 		at := r.memberships[len(r.memberships)-1]
 		s.membership, s.membershipID = at.Membership, at.ID
@@ -156,6 +157,7 @@ func (c *raftCore) observe(changed bool) {
 		membership: e.Membership(),
 
 		membershipID: e.MembershipAt().ID,
+		setting:      e.SettingAt(),
 		snapshot:     c.snapshots.status,
 		transferring: e.Transferring(),
 		removed:      e.Removed(),
@@ -204,7 +206,7 @@ func (n *Node) Status() Status {
 		Cluster: n.cfg.Cluster, ID: n.self.ID, Incarnation: n.self.Incarnation.String(), Boot: fmt.Sprintf("%016x", n.boot),
 		Role: s.role, Term: s.term, Leader: s.leader, Serving: s.serving,
 		WaitingFor:   n.gather.waitingFor(),
-		Transferring: s.transferring, Removed: s.removed, MembershipID: s.membershipID,
+		Transferring: s.transferring, Removed: s.removed, MembershipID: s.membershipID, Setting: shownSetting(s.setting),
 		LastIndex: s.last, DurableIndex: s.durable, CommittedIndex: s.committed, AppliedIndex: s.applied,
 		MaxEntryBytes: n.MaxCommandBytes(),
 		NATS:          n.links.status(),
@@ -230,6 +232,9 @@ func (n *Node) Status() Status {
 	}
 	if !s.quorumAck.IsZero() {
 		status.QuorumAckAge = time.Since(s.quorumAck)
+	}
+	if l := n.leased.Load(); l != nil {
+		status.LeaseLeft = max(0, time.Until(l.Until))
 	}
 	maps.Copy(status.Refused, n.links.refused())
 	maps.Copy(status.Refused, s.violations)
@@ -263,7 +268,7 @@ func (n *Node) Status() Status {
 	return status
 }
 
-// Watch returns a channel that gets the newest status after each change of role, term, leader, Serving or membership, the
+// Watch returns a channel that gets the newest status after each change of role, term, leader, Serving, membership or setting, the
 // present one first. A slow reader misses intermediate ones, never the newest. The channel is closed when the
 // node stops; stop ends the watch before that.
 func (n *Node) Watch() (changes <-chan Status, stop func()) {

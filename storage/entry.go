@@ -41,16 +41,19 @@ const MaxIndex = 1 << 62
 // checksum is CRC-32C. The standard library makes its table once, and uses the processor's instruction.
 func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
-// SealEntry encodes the entry into its Raw field, with a checksum. The membership of an EntryMembership becomes its Data.
+// SealEntry encodes the entry into its Raw field, with a checksum. The membership or setting of an entry of such a kind becomes its Data.
 // Data becomes a part of Raw, so that the payload is in memory once. It refuses what OpenEntry would refuse, and changes nothing
 // then.
 func SealEntry(e *raft.Entry) error {
-	data := e.Data
-	if e.Kind == raft.EntryMembership {
-		var err error
-		if data, err = EncodeMembership(e.Membership); err != nil {
-			return fmt.Errorf("entry %v: %w", e.ID, err)
-		}
+	data, err := e.Data, error(nil)
+	switch e.Kind {
+	case raft.EntryMembership:
+		data, err = EncodeMembership(e.Membership)
+	case raft.EntrySetting:
+		data, err = EncodeSetting(e.Setting)
+	}
+	if err != nil {
+		return fmt.Errorf("entry %v: %w", e.ID, err)
 	}
 	if fault := entryFault(e); fault != "" {
 		return fmt.Errorf("entry %v cannot be encoded: %s", e.ID, fault)
@@ -108,12 +111,15 @@ func OpenEntry(raw []byte) (raft.Entry, error) {
 	if fault := entryFault(&e); fault != "" {
 		return raft.Entry{}, fmt.Errorf("entry %v: %w: %s", e.ID, ErrCorrupt, fault)
 	}
-	if e.Kind == raft.EntryMembership {
-		m, err := DecodeMembership(e.Data)
-		if err != nil {
-			return raft.Entry{}, fmt.Errorf("entry %v: %w", e.ID, err)
-		}
-		e.Membership = m
+	var err error
+	switch e.Kind {
+	case raft.EntryMembership:
+		e.Membership, err = DecodeMembership(e.Data)
+	case raft.EntrySetting:
+		e.Setting, err = DecodeSetting(e.Data)
+	}
+	if err != nil {
+		return raft.Entry{}, fmt.Errorf("entry %v: %w", e.ID, err)
 	}
 	return e, nil
 }

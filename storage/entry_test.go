@@ -6,8 +6,10 @@ import (
 	"errors"
 	"hash/crc32"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
@@ -25,15 +27,19 @@ func drawEntry(t *rapid.T) raft.Entry {
 			Term:  rapid.Uint64Range(1, storage.MaxIndex).Draw(t, "term"),
 			Index: rapid.Uint64Range(1, storage.MaxIndex).Draw(t, "index"),
 		},
-		Kind:     raft.EntryKind(rapid.IntRange(1, 255).Draw(t, "kind")),
+		// Half of them of the kinds that are known: these have data of their own.
+		Kind:     raft.EntryKind(rapid.OneOf(rapid.IntRange(1, 6), rapid.IntRange(1, 255)).Draw(t, "kind")),
 		Time:     rapid.Int64Range(0, math.MaxInt64).Draw(t, "time"),
 		Session:  bounded.Draw(t, "session"),
 		Sequence: bounded.Draw(t, "sequence"),
 		LowWater: bounded.Draw(t, "low water"),
 	}
-	if e.Kind == raft.EntryMembership {
+	switch e.Kind {
+	case raft.EntryMembership:
 		e.Membership = drawMembership(t)
-	} else {
+	case raft.EntrySetting:
+		e.Setting = drawSetting(t)
+	default:
 		e.Data = rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "data")
 	}
 	return e
@@ -60,7 +66,7 @@ func TestEntryRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 		sameEntry(t, opened, sealed)
-		if e.Kind != raft.EntryMembership && !bytes.Equal(opened.Data, want) {
+		if e.Kind != raft.EntryMembership && e.Kind != raft.EntrySetting && !bytes.Equal(opened.Data, want) {
 			t.Fatalf("data %x, want %x", opened.Data, want)
 		}
 	})
@@ -70,7 +76,8 @@ func sameEntry(t *rapid.T, got, want raft.Entry) {
 	t.Helper()
 	if got.ID != want.ID || got.Kind != want.Kind || got.Time != want.Time || got.Session != want.Session ||
 		got.Sequence != want.Sequence || got.LowWater != want.LowWater || !bytes.Equal(got.Data, want.Data) ||
-		!bytes.Equal(got.Raw, want.Raw) || got.Membership.String() != want.Membership.String() {
+		!bytes.Equal(got.Raw, want.Raw) || got.Membership.String() != want.Membership.String() ||
+		!reflect.DeepEqual(got.Setting, want.Setting) {
 		t.Fatalf("got  %+v\nwant %+v", got, want)
 	}
 }
@@ -156,6 +163,8 @@ func TestOpenEntryRefuses(t *testing.T) {
 		{"an absurd sequence", encode(t, &entrypb.Entry{Term: 1, Index: 1, Kind: 2, Sequence: math.MaxUint64}), "sequence"},
 		{"time before 1970", encode(t, &entrypb.Entry{Term: 1, Index: 1, Kind: 2, Time: -1}), "1970"},
 		{"a membership that is none", encode(t, &entrypb.Entry{Term: 1, Index: 1, Kind: 3, Data: []byte{0xff}}), "membership"},
+		{"a setting that is none", encode(t, &entrypb.Entry{Term: 1, Index: 1, Kind: 5, Data: []byte{0xff}}), "setting"},
+		{"a setting without data", encode(t, &entrypb.Entry{Term: 1, Index: 1, Kind: 5}), "setting"},
 		{"a membership without data", encode(t, &entrypb.Entry{Term: 1, Index: 1, Kind: 3}), "membership"},
 		{"a term of another wire type", withChecksum([]byte{1<<3 | 1, 0, 0, 0, 0, 0, 0, 0, 0}), "wire type"},
 		{"data as a number", withChecksum([]byte{8 << 3, 1}), "wire type"},
@@ -201,6 +210,8 @@ func TestSealEntryRefusesWhatOpenEntryWould(t *testing.T) {
 		"absurd sequence":  func(e *raft.Entry) { e.Sequence = math.MaxUint64 },
 		"absurd low water": func(e *raft.Entry) { e.LowWater = math.MaxUint64 },
 		"no membership":    func(e *raft.Entry) { e.Kind = raft.EntryMembership },
+		"no setting":       func(e *raft.Entry) { e.Kind = raft.EntrySetting },
+		"bad setting":      func(e *raft.Entry) { e.Kind, e.Setting = raft.EntrySetting, &raft.Setting{Lease: -1} },
 		"bad membership":   func(e *raft.Entry) { e.Kind, e.Membership = raft.EntryMembership, &raft.Membership{} },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -241,6 +252,8 @@ func FuzzOpenEntry(f *testing.F) {
 		{ID: raft.LogID{Term: 1, Index: 1}, Kind: raft.EntryBlank},
 		{ID: raft.LogID{Term: 7, Index: 12345}, Kind: raft.EntryCommand, Time: 1.7e18, Session: 3, Sequence: 4, LowWater: 2, Data: []byte("put x")},
 		{ID: raft.LogID{Term: 2, Index: 2}, Kind: raft.EntryMembership, Membership: raft.NewMembership(raft.Peer{ID: "n1", Incarnation: 9})},
+		{ID: raft.LogID{Term: 2, Index: 3}, Kind: raft.EntrySetting, Setting: &raft.Setting{Lease: time.Second}},
+		{ID: raft.LogID{Term: 2, Index: 4}, Kind: raft.EntrySetting, Setting: &raft.Setting{}},
 	} {
 		if err := storage.SealEntry(&e); err != nil {
 			f.Fatal(err)
@@ -268,7 +281,7 @@ func FuzzOpenEntry(f *testing.F) {
 			t.Fatalf("opened, but cannot be sealed: %v", err)
 		}
 		opened, err := storage.OpenEntry(again.Raw)
-		if err != nil || opened.ID != e.ID || opened.Kind != e.Kind || opened.Sequence != e.Sequence {
+		if err != nil || opened.ID != e.ID || opened.Kind != e.Kind || opened.Sequence != e.Sequence || !reflect.DeepEqual(opened.Setting, e.Setting) {
 			t.Fatalf("opened again: %+v, %v; want %+v", opened, err, e)
 		}
 	})

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"quorate/node/raft"
 	"quorate/storage/entrypb"
@@ -62,6 +63,41 @@ func checkMembership(m *raft.Membership) error {
 		}
 	}
 	return m.Validate()
+}
+
+// EncodeSetting encodes a setting, as it stands in an entry's data.
+func EncodeSetting(s *raft.Setting) ([]byte, error) {
+	if err := checkSetting(s); err != nil {
+		return nil, fmt.Errorf("encode a setting: %w", err)
+	}
+	pb := &entrypb.Setting{Format: recordFormat, Lease: int64(s.Lease)}
+	return pb.MarshalVT()
+}
+
+// DecodeSetting decodes a setting. It refuses one that says more than is known here. Errors wrap ErrCorrupt.
+func DecodeSetting(b []byte) (*raft.Setting, error) {
+	var pb entrypb.Setting
+	if err := pb.UnmarshalVT(b); err != nil {
+		return nil, corrupt("setting", err)
+	}
+	if err := checkFormat(pb.Format); err != nil {
+		return nil, corrupt("setting", err)
+	}
+	if len(pb.ProtoReflect().GetUnknown()) > 0 {
+		return nil, corrupt("setting", errors.New("it says more than is known here: it was written by a newer version of Quorate: upgrade this node"))
+	}
+	s := &raft.Setting{Lease: time.Duration(pb.Lease)}
+	if err := checkSetting(s); err != nil {
+		return nil, corrupt("setting", err)
+	}
+	return s, nil
+}
+
+func checkSetting(s *raft.Setting) error {
+	if s == nil {
+		return errors.New("there is none")
+	}
+	return s.Validate()
 }
 
 // EncodeGenesis encodes a genesis.

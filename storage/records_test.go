@@ -2,11 +2,14 @@ package storage_test
 
 import (
 	"errors"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"pgregory.net/rapid"
 
 	"quorate/node/raft"
@@ -37,6 +40,10 @@ func drawMembership(t *rapid.T) *raft.Membership {
 	return m
 }
 
+func drawSetting(t *rapid.T) *raft.Setting {
+	return &raft.Setting{Lease: time.Duration(rapid.Int64Range(0, int64(raft.MaxLease)).Draw(t, "lease"))}
+}
+
 // roundTrip says that what was encoded is decoded, and that encoding again gives the same bytes.
 func roundTrip[T any](t *rapid.T, v T, encode func(T) ([]byte, error), decode func([]byte) (T, error)) {
 	t.Helper()
@@ -57,6 +64,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		bounded := rapid.Uint64Range(1, storage.MaxIndex)
 		roundTrip(t, drawMembership(t), storage.EncodeMembership, storage.DecodeMembership)
+		roundTrip(t, drawSetting(t), storage.EncodeSetting, storage.DecodeSetting)
 		roundTrip(t, storage.Genesis{
 			Cluster: name.Draw(t, "cluster"), Members: drawPeers(t), MaxEntryBytes: bounded.Draw(t, "limit"),
 		}, storage.EncodeGenesis, storage.DecodeGenesis)
@@ -76,6 +84,9 @@ func TestEncodersRefuseWhatDecodersWould(t *testing.T) {
 		"nil membership":          second(storage.EncodeMembership(nil)),
 		"membership of nobody":    second(storage.EncodeMembership(&raft.Membership{})),
 		"membership, long name":   second(storage.EncodeMembership(raft.NewMembership(raft.Peer{ID: long}))),
+		"nil setting":             second(storage.EncodeSetting(nil)),
+		"setting, no lease":       second(storage.EncodeSetting(&raft.Setting{Lease: -1})),
+		"setting, absurd lease":   second(storage.EncodeSetting(&raft.Setting{Lease: raft.MaxLease + 1})),
 		"genesis, no cluster":     second(storage.EncodeGenesis(storage.Genesis{Members: []raft.Peer{n1}, MaxEntryBytes: 1})),
 		"genesis, no limit":       second(storage.EncodeGenesis(storage.Genesis{Cluster: "c", Members: []raft.Peer{n1}})),
 		"genesis of nobody":       second(storage.EncodeGenesis(storage.Genesis{Cluster: "c", MaxEntryBytes: 1})),
@@ -107,6 +118,9 @@ func TestDecodersRefuse(t *testing.T) {
 		{"membership of the future", &entrypb.Membership{Format: 2, Members: []*entrypb.Member{{Peer: peer("n1"), Voter: true}}}, membership, "format 2"},
 		{"membership with no voter", &entrypb.Membership{Format: 1, Members: []*entrypb.Member{{Peer: peer("n1")}}}, membership, "no voter"},
 		{"membership with nobody's vote", &entrypb.Membership{Format: 1, Members: []*entrypb.Member{{Voter: true}}}, membership, "node id"},
+		{"setting of the future", &entrypb.Setting{Format: 2}, setting, "format 2"},
+		{"setting that says more", appended{&entrypb.Setting{Format: 1}, protowire.AppendVarint(protowire.AppendTag(nil, 15, protowire.VarintType), 1)}, setting, "newer"},
+		{"setting of an absurd lease", &entrypb.Setting{Format: 1, Lease: math.MaxInt64}, setting, "out of bounds"},
 		{"genesis of the future", &entrypb.Genesis{Format: 2, Cluster: "c", MaxEntryBytes: 1, Members: []*entrypb.Peer{peer("n1")}}, genesis, "format 2"},
 		{"genesis out of order", &entrypb.Genesis{Format: 1, Cluster: "c", MaxEntryBytes: 1, Members: []*entrypb.Peer{peer("n2"), peer("n1")}}, genesis, "order"},
 		{"identity of the future", &entrypb.Identity{Format: 2, Cluster: "c", Peer: peer("n1")}, identity, "format 2"},
@@ -128,7 +142,19 @@ func TestDecodersRefuse(t *testing.T) {
 	}
 }
 
+// appended is a record with fields behind it.
+type appended struct {
+	*entrypb.Setting
+	more []byte
+}
+
+func (a appended) MarshalVT() ([]byte, error) {
+	b, err := a.Setting.MarshalVT()
+	return append(b, a.more...), err
+}
+
 func membership(b []byte) error { _, err := storage.DecodeMembership(b); return err }
+func setting(b []byte) error    { _, err := storage.DecodeSetting(b); return err }
 func genesis(b []byte) error    { _, err := storage.DecodeGenesis(b); return err }
 func identity(b []byte) error   { _, err := storage.DecodeIdentity(b); return err }
 func vote(b []byte) error       { _, err := storage.DecodeVote(b); return err }
@@ -137,6 +163,10 @@ func logID(b []byte) error      { _, err := storage.DecodeLogID(b); return err }
 func FuzzDecodeMembership(f *testing.F) {
 	fuzzRecord(f, raft.NewMembership(raft.Peer{ID: "n1", Incarnation: 1}, raft.Peer{ID: "n2", Incarnation: 2}),
 		storage.EncodeMembership, storage.DecodeMembership)
+}
+
+func FuzzDecodeSetting(f *testing.F) {
+	fuzzRecord(f, &raft.Setting{Lease: time.Second}, storage.EncodeSetting, storage.DecodeSetting)
 }
 
 func FuzzDecodeGenesis(f *testing.F) {

@@ -46,6 +46,7 @@ Exit status 1 if there is no such key.`,
 		Example: `  quorate get greeting
   quorate get config > config.yaml
   quorate get greeting --output json
+  quorate get greeting --consistency lease
   quorate get greeting --consistency local --node n2`,
 		Args: takes("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -69,7 +69,7 @@ Exit status:
 		a.devCommand(), a.serveCommand(),
 		a.putCommand(), a.getCommand(), a.delCommand(), a.lsCommand(),
 		a.statusCommand(), a.leaderCommand(),
-		a.memberCommand(), a.snapshotCommand(), a.historyCommand(),
+		a.memberCommand(), a.settingCommand(), a.snapshotCommand(), a.historyCommand(),
 		a.importCommand(), a.exportCommand(),
 		a.recoverCommand(),
 		a.traceCommand(), a.benchCommand(), a.versionCommand(),

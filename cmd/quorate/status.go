@@ -75,7 +75,11 @@ func (a *app) printStatus(view clusterView) error {
 	var text strings.Builder
 	switch witness := view.newest(); {
 	case led:
-		fmt.Fprintf(&text, "cluster %s, leader %s in term %d\n\n", view.cluster, leader.ID, leader.Term)
+		leases := ""
+		if leader.Setting.Lease > 0 {
+			leases = ", " + describeSetting(leader.Setting)
+		}
+		fmt.Fprintf(&text, "cluster %s, leader %s in term %d%s\n\n", view.cluster, leader.ID, leader.Term, leases)
 	case witness.Leader != "":
 		fmt.Fprintf(&text, "cluster %s, leader %s in term %d, says %s\n\n", view.cluster, witness.Leader, witness.Term, witness.ID)
 	default:

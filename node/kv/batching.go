@@ -23,6 +23,8 @@ type operation struct {
 	err     error
 	outcome *kvpb.OpOutcome
 	version *kvpb.Version
+	// source is the answer that version came in.
+	source *kvpb.ReadResponse
 }
 
 // States of an operation.

@@ -41,6 +41,7 @@ type Client struct {
 	group  sync.WaitGroup
 	writes lane
 	reads  lane
+	leased lane // reads under the leader's lease
 	mail   *mailbox
 
 	session clientSession
@@ -90,9 +91,11 @@ func NewClient(nc *nats.Conn, cluster string, opts ...ClientOption) (*Client, er
 	c := &Client{nc: nc, stem: o.prefix + "." + cluster + ".", ctx: ctx, cancel: cancel, mail: mail, telemetry: o.telemetry}
 	c.session.off, c.session.ids = o.noSessions, o.ids
 	c.writes = newLane(c.sendWrites)
-	c.reads = newLane(c.sendReads)
+	c.reads = newLane(func(ctx context.Context, o []*operation) { c.sendReads(ctx, o, consistencyLinearizable) })
+	c.leased = newLane(func(ctx context.Context, o []*operation) { c.sendReads(ctx, o, consistencyLease) })
 	c.group.Go(func() { c.dispatch(&c.writes) })
 	c.group.Go(func() { c.dispatch(&c.reads) })
+	c.group.Go(func() { c.dispatch(&c.leased) })
 	return c, nil
 }
 
@@ -171,8 +174,9 @@ func (c *Client) Get(ctx context.Context, key string, opts ...ReadOption) (Entry
 	if err := checkKey(key); err != nil {
 		return Entry{}, fmt.Errorf("get: %w", err)
 	}
-	if o := readOptions(opts); o.elsewhere() {
-		entry, err := c.getElsewhere(ctx, key, o)
+	how := readOptions(opts)
+	if how.elsewhere() {
+		entry, err := c.getElsewhere(ctx, key, how)
 		if err != nil {
 			return Entry{}, fmt.Errorf("get %q: %w", key, err)
 		}
@@ -180,11 +184,16 @@ func (c *Client) Get(ctx context.Context, key string, opts ...ReadOption) (Entry
 	}
 	o := &operation{ctx: ctx, read: key, done: make(chan struct{})}
 	o.span = c.beginSpan(ctx, "kv.get", "kv.read")
-	err := c.submit(&c.reads, o)
+	lane := &c.reads
+	if how.consistency == consistencyLease {
+		lane = &c.leased
+	}
+	err := c.submit(lane, o)
 	o.span.End(time.Time{}, err)
 	if err != nil {
 		return Entry{}, fmt.Errorf("get %q: %w", key, err)
 	}
+	how.report(o.source.StalenessNs, o.source.Node, o.source.Leased)
 	if o.version.Revision == 0 {
 		return Entry{}, fmt.Errorf("get %q: %w", key, ErrNotFound)
 	}
@@ -210,7 +219,7 @@ func (c *Client) List(ctx context.Context, prefix string, keysOnly bool, opts ..
 				yield(Entry{}, fmt.Errorf("list %q: %w", prefix, err))
 				return
 			}
-			o.report(page.StalenessNs, page.Node)
+			o.report(page.StalenessNs, page.Node, page.Leased)
 			for _, v := range page.Versions {
 				if !yield(entryOf(v), nil) {
 					return

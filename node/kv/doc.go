@@ -32,6 +32,10 @@
 //	kv.range       a page of the keys with a prefix (kvpb.RangeRequest)
 //	kv.leader      who leads, and the limits (kvpb.Leader)
 //
+// Every node serves kv.any.read, kv.any.range (in a group) and node.<id>.kv.read and .range. A read is linearizable, unless it asks for another
+// consistency, by a field or in the header Quorate-Consistency of a get: local is what the node has; lease is linearizable too, and
+// takes no round to a quorum if the node leads and has a lease (node.ReadLease).
+//
 // Answers carry Quorate-Revision; errors stand in Nats-Service-Error and Nats-Service-Error-Code: 400 bad request, 404 no such
 // key, 409 condition not met, 413 too large, 416 history no longer kept, 503 busy or unavailable: nothing was done, 504 outcome
 // unknown.

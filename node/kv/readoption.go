@@ -21,6 +21,8 @@ type readOption struct {
 type Source struct {
 	// Node that answered.
 	Node string
+	// Leased: the read was served under the leader's lease, without a round to a quorum.
+	Leased bool
 	// Staleness is how long ago that node last heard of a leader, or as leader of its quorum: what a local read sees may be older than the
 	// newest write by that much and what the node has yet to apply. Negative if it never did.
 	Staleness time.Duration
@@ -30,6 +32,13 @@ type Source struct {
 // told who answered and how stale that may be.
 func Local(source *Source) ReadOption {
 	return func(o *readOption) { o.consistency, o.source = consistencyLocal, source }
+}
+
+// Lease makes a linearizable read spare the round to a quorum, where the cluster's setting has leases (node.Setting) and the node that answers
+// leads: see node.ReadLease for what that believes of clocks. Anywhere else the read takes the round, and is linearizable all the same. source,
+// if not nil, is told who answered and whether it was under a lease.
+func Lease(source *Source) ReadOption {
+	return func(o *readOption) { o.consistency, o.source = consistencyLease, source }
 }
 
 // FromNode has a node serve the read; else the leader serves linearizable reads and any node local ones. A node that does not lead asks the
@@ -63,9 +72,9 @@ func (o *readOption) subject(op string) string {
 	return "kv." + op
 }
 
-func (o *readOption) report(staleness int64, node string) {
+func (o *readOption) report(staleness int64, node string, leased bool) {
 	if o.source != nil {
-		*o.source = Source{Node: node, Staleness: time.Duration(staleness)}
+		*o.source = Source{Node: node, Staleness: time.Duration(staleness), Leased: leased}
 	}
 }
 
@@ -75,7 +84,7 @@ func (c *Client) getElsewhere(ctx context.Context, key string, o *readOption) (E
 	if err := c.ask(ctx, o.subject("read"), request.MarshalVT, response.UnmarshalVT); err != nil {
 		return Entry{}, err
 	}
-	o.report(response.StalenessNs, response.Node)
+	o.report(response.StalenessNs, response.Node, response.Leased)
 	if len(response.Versions) != 1 {
 		return Entry{}, fmt.Errorf("%d answers to one read: %w", len(response.Versions), ErrUnavailable)
 	}

@@ -177,14 +177,14 @@ func (c *Client) pauseFor(ctx context.Context, operations []*operation, d time.D
 }
 
 // sendReads sends one message of reads, again until it is answered: reading twice does no harm.
-func (c *Client) sendReads(ctx context.Context, operations []*operation) {
+func (c *Client) sendReads(ctx context.Context, operations []*operation, consistency uint32) {
 	wait := retries()
 	var last error // why the attempt before this one came to nothing
 	for {
 		if operations = dropEnded(operations, last); len(operations) == 0 {
 			return
 		}
-		request := kvpb.ReadRequest{Version: commandVersion, Keys: make([][]byte, len(operations))}
+		request := kvpb.ReadRequest{Version: commandVersion, Keys: make([][]byte, len(operations)), Consistency: consistency}
 		for i, o := range operations {
 			request.Keys[i] = []byte(o.read)
 		}
@@ -194,7 +194,7 @@ func (c *Client) sendReads(ctx context.Context, operations []*operation) {
 		switch {
 		case err == nil && len(response.Versions) > 0 && len(response.Versions) <= len(operations):
 			for i, v := range response.Versions {
-				operations[i].version = v
+				operations[i].version, operations[i].source = v, &response
 				operations[i].finish(nil)
 			}
 			operations = operations[len(response.Versions):] // what did not fit into the answer
@@ -355,7 +355,7 @@ func (c *Client) await(ctx context.Context, operations []*operation, op string, 
 			return nil, errGone
 		}
 		leader, err := c.askLeader(ctx)
-		if err == nil && known != nil && (leader.Term != known.Term || leader.Node != known.Node) {
+		if err == nil && (known == nil || leader.Term != known.Term || leader.Node != known.Node) { // nil: nobody answered before it was sent
 			others++
 		}
 		if errors.Is(err, nats.ErrNoResponders) || others > othersPatience || c.nc.Stats().Reconnects != reconnects {

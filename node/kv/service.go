@@ -24,6 +24,9 @@ const (
 	HeaderRevision   = "Quorate-Revision"
 	HeaderIfRevision = "Quorate-If-Revision"
 	HeaderLimit      = "Quorate-Limit"
+	// HeaderConsistency of a get over plain NATS is linearizable, the default, lease or local. The answer has what it was served with: lease only
+	// if the node had one.
+	HeaderConsistency = "Quorate-Consistency"
 	// HeaderMessageID makes a write over plain NATS take effect once: of those with the same id, within two minutes, only the first does,
 	// and all get its answer.
 	HeaderMessageID = "Nats-Msg-Id"
@@ -163,8 +166,16 @@ type writing struct {
 // reading is a request that waits for a read index.
 type reading struct {
 	request micro.Request
+	// leased: a lease will do in place of a read index.
+	leased bool
 	// answer reads the store, which includes everything up to the read index.
-	answer func(request micro.Request, index uint64) error
+	answer func(request micro.Request, at readAt) error
+}
+
+// readAt is where a read stands, and what it was served with.
+type readAt struct {
+	index       uint64
+	consistency uint32
 }
 
 func (s *Service) lead(status node.Status) (*server, error) {
@@ -410,7 +421,7 @@ func (l *server) session(request micro.Request) {
 // history answers how many revisions of history are kept, in decimal digits, or sets it to what the payload says.
 func (l *server) history(request micro.Request) {
 	if len(request.Data()) == 0 {
-		l.enqueue(request, consistencyLinearizable, func(request micro.Request, _ uint64) error {
+		l.enqueue(request, consistencyLinearizable, func(request micro.Request, _ readAt) error {
 			l.reply(request, strconv.AppendUint(nil, l.store.History(), 10), nil)
 			return nil
 		})
@@ -479,7 +490,13 @@ func (l *server) get(request micro.Request) {
 		l.fail(request, codeBadRequest, err.Error())
 		return
 	}
-	l.enqueue(request, consistencyLinearizable, func(request micro.Request, _ uint64) error {
+	name := request.Headers().Get(HeaderConsistency)
+	consistency, ok := consistencies[name]
+	if !ok {
+		l.fail(request, codeBadRequest, fmt.Sprintf("header %s: %q is none that this node knows", HeaderConsistency, name))
+		return
+	}
+	l.enqueue(request, consistency, func(request micro.Request, at readAt) error {
 		entry, err := l.store.Get(key, 0)
 		if errors.Is(err, ErrNotFound) {
 			l.fail(request, codeNotFound, err.Error())
@@ -488,7 +505,11 @@ func (l *server) get(request micro.Request) {
 		if err != nil {
 			return err
 		}
-		l.reply(request, entry.Value, nats.Header{HeaderRevision: {strconv.FormatUint(entry.Revision, 10)}})
+		header := nats.Header{HeaderRevision: {strconv.FormatUint(entry.Revision, 10)}}
+		if name != "" {
+			header.Set(HeaderConsistency, at.name())
+		}
+		l.reply(request, entry.Value, header)
 		return nil
 	})
 }
@@ -500,8 +521,10 @@ func (l *server) read(request micro.Request) {
 		l.fail(request, codeBadRequest, fmt.Sprintf("request version %d: %v", read.Version, err))
 		return
 	}
-	l.enqueue(request, read.Consistency, func(request micro.Request, _ uint64) error {
-		response := kvpb.ReadResponse{Leader: l.self(), Node: string(l.node.Config().ID), StalenessNs: l.staleness()}
+	l.enqueue(request, read.Consistency, func(request micro.Request, at readAt) error {
+		response := kvpb.ReadResponse{
+			Leader: l.self(), Node: string(l.node.Config().ID), StalenessNs: l.staleness(), Leased: at.consistency == consistencyLease,
+		}
 		limit, size := l.pageBytes(), 0
 		for _, key := range read.Keys {
 			entry, err := l.store.Get(string(key), 0)
@@ -525,10 +548,10 @@ func (l *server) list(request micro.Request) {
 		l.fail(request, codeBadRequest, fmt.Sprintf("request version %d: %v", r.Version, err))
 		return
 	}
-	l.enqueue(request, r.Consistency, func(request micro.Request, index uint64) error {
+	l.enqueue(request, r.Consistency, func(request micro.Request, at readAt) error {
 		revision := r.Revision
 		if revision == 0 {
-			revision = index
+			revision = at.index
 		}
 		entries, more, err := l.store.Range(RangeOptions{
 			Prefix: string(r.Prefix), After: string(r.After), Revision: revision, KeysOnly: r.KeysOnly,
@@ -541,7 +564,9 @@ func (l *server) list(request micro.Request) {
 		if err != nil {
 			return err
 		}
-		response := kvpb.RangeResponse{Revision: revision, More: more, Node: string(l.node.Config().ID), StalenessNs: l.staleness()}
+		response := kvpb.RangeResponse{
+			Revision: revision, More: more, Node: string(l.node.Config().ID), StalenessNs: l.staleness(), Leased: at.consistency == consistencyLease,
+		}
 		for _, entry := range entries {
 			response.Versions = append(response.Versions, versionOf(entry))
 		}
@@ -565,21 +590,35 @@ func versionOf(entry Entry) *kvpb.Version {
 const (
 	consistencyLinearizable = 0
 	consistencyLocal        = 1
+	consistencyLease        = 2
 )
 
-// enqueue has a linearizable read wait for its index; a local one is answered at once.
-func (l *server) enqueue(request micro.Request, consistency uint32, answer func(request micro.Request, index uint64) error) {
+// consistencies by their names.
+var consistencies = map[string]uint32{
+	"": consistencyLinearizable, "linearizable": consistencyLinearizable, "local": consistencyLocal, "lease": consistencyLease,
+}
+
+func (at readAt) name() string { return [...]string{"linearizable", "local", "lease"}[at.consistency] }
+
+// enqueue has a linearizable read wait for its index; a local one, and one under a lease, is answered at once.
+func (l *server) enqueue(request micro.Request, consistency uint32, answer func(request micro.Request, at readAt) error) {
+	r := reading{request: request, answer: answer, leased: consistency == consistencyLease}
 	switch consistency {
 	case consistencyLinearizable:
 	case consistencyLocal:
-		l.answerAll([]reading{{request: request, answer: answer}}, l.node.Status().AppliedIndex, nil)
+		l.answerAll([]reading{r}, readAt{l.node.Status().AppliedIndex, consistency}, nil)
 		return
+	case consistencyLease:
+		if index, ok := l.node.TryReadLease(); ok {
+			l.answerAll([]reading{r}, readAt{index, consistency}, nil)
+			return
+		}
 	default:
 		l.fail(request, codeBadRequest, fmt.Sprintf("consistency %d is not known to this node", consistency))
 		return
 	}
 	select {
-	case l.reads <- reading{request: request, answer: answer}:
+	case l.reads <- r:
 	default:
 		l.fail(request, codeUnavailable, "busy: too many reads are waiting")
 	}
@@ -587,24 +626,49 @@ func (l *server) enqueue(request micro.Request, consistency uint32, answer func(
 
 // answerReads takes all reads that wait, gets one read index for them, and answers them.
 func (l *server) answerReads(ctx context.Context) {
-	var waiting []reading
+	var waiting, leased []reading
+	add := func(r reading) {
+		if r.leased {
+			leased = append(leased, r)
+		} else {
+			waiting = append(waiting, r)
+		}
+	}
 	for {
-		waiting = waiting[:0]
+		waiting, leased = waiting[:0], leased[:0]
 		select {
 		case <-ctx.Done():
 			return
 		case r := <-l.reads:
-			waiting = append(waiting, r)
+			add(r)
 		}
 		for range len(l.reads) {
-			waiting = append(waiting, <-l.reads)
+			add(<-l.reads)
 		}
-		index, err := l.readIndex(readsBelow(ctx, waiting))
-		if ctx.Err() != nil {
-			return
+		if len(leased) > 0 {
+			at, err := l.readLease(readsBelow(ctx, leased))
+			if ctx.Err() != nil {
+				return
+			}
+			l.answerAll(leased, at, err)
 		}
-		l.answerAll(waiting, index, err)
+		if len(waiting) > 0 {
+			index, err := l.readIndex(readsBelow(ctx, waiting))
+			if ctx.Err() != nil {
+				return
+			}
+			l.answerAll(waiting, readAt{index: index}, err)
+		}
 	}
+}
+
+// readLease waits until the node has applied what a read under its lease must see; without a lease for a read index.
+func (l *server) readLease(ctx context.Context) (readAt, error) {
+	index, leased, err := l.node.ReadLease(ctx)
+	if !leased {
+		return readAt{index: index}, err
+	}
+	return readAt{index, consistencyLease}, err
 }
 
 func (l *server) leaderReadIndex(ctx context.Context) (uint64, error) {
@@ -616,7 +680,7 @@ func (l *server) leaderReadIndex(ctx context.Context) (uint64, error) {
 	return result.ID.Index, err
 }
 
-func (l *server) answerAll(waiting []reading, index uint64, err error) {
+func (l *server) answerAll(waiting []reading, at readAt, err error) {
 	var notLeader *node.NotLeaderError
 	if errors.As(err, &notLeader) && l.term != 0 {
 		for _, r := range waiting {
@@ -626,7 +690,7 @@ func (l *server) answerAll(waiting []reading, index uint64, err error) {
 	}
 	for _, r := range waiting {
 		if err == nil {
-			if failed := r.answer(r.request, index); failed != nil {
+			if failed := r.answer(r.request, at); failed != nil {
 				l.fail(r.request, codeUnavailable, failed.Error())
 			}
 			continue

@@ -16,6 +16,8 @@
 //	leader.go      leadership, targets, check-quorum (5.2; dissertation 6.2)
 //	commit.go      what a quorum has, of the own term (5.4.2)
 //	read.go        linearizable reads (8; dissertation 6.4)
+//	lease.go       reads without a round: the voters' promise, and the leader's lease (dissertation 6.4.1)
+//	setting.go     what the cluster has agreed on besides its members, as an entry
 //	replicator.go  probe and pipeline of one peer (5.3, 5.5)
 //	quorum.go      majorities, simple and joint (6)
 //	durability.go  what must be on disk before what (figure 2)

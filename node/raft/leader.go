@@ -19,6 +19,8 @@ type leading struct {
 	transfer   *transfer
 	// released: it told a voter to stand, which frees all of their promises. It has no lease any more.
 	released bool
+	// awake is when its clock was last found to have stood still; zero if it never was.
+	awake time.Time
 	// beat is the newest heartbeat that was asked for by hand.
 	beat uint64
 	// nextTick is when the leader looks at its quorum and refreshes its workers.

@@ -53,7 +53,7 @@ func (e *Engine) Lease() (until time.Time, ok bool) {
 			return uint64(e.now.Sub(l.since)) + 1
 		}
 		t := l.targets[m.ID]
-		if t == nil || t.peer != m.Peer || t.suspect || !t.answered || t.matched.Index < at.ID.Index || t.acked.Before(l.since) {
+		if t == nil || t.peer != m.Peer || t.suspect || !t.answered || t.matched.Index < at.ID.Index || t.acked.Before(l.since) || t.acked.Before(l.awake) {
 			return 0 // it has promised nothing
 		}
 		return uint64(t.acked.Sub(l.since)) + 1
@@ -68,4 +68,40 @@ func (e *Engine) Lease() (until time.Time, ok bool) {
 	sent := l.since.Add(time.Duration(reached - 1))
 	until = sent.Add(at.Setting.Lease / 100 * time.Duration(100-min(drift, 100)))
 	return until, e.now.Before(until)
+}
+
+// Slept tells that this node's clock may have stood still until now, as it does while a whole machine sleeps: what was acknowledged to a
+// message sent before gives no lease any more.
+func (e *Engine) Slept(now time.Time) {
+	e.step(now)
+	if e.leading != nil {
+		e.leading.awake = now
+		e.out.Changed = true
+	}
+}
+
+// Leased is the lease of a leader as it gives it to those who read beside its engine, without asking.
+type Leased struct {
+	// Until is when the lease ends, if it is not renewed.
+	Until time.Time
+	// Index is the commit index: of what anybody was told so far, all was committed up to there.
+	Index uint64
+}
+
+// Leased returns the lease, or nil if there is none. Who gives it to others replaces it before anything else of an Output is done: then nobody
+// can have heard of a later commit, or was released from a promise, while it still stands.
+func (e *Engine) Leased() *Leased {
+	until, ok := e.Lease()
+	if !ok {
+		return nil
+	}
+	return &Leased{Until: until, Index: e.commit}
+}
+
+// Covers reports whether a read is linearizable of a state machine that has applied up to an index: if now was read after the read was asked
+// for, and l was found, also after that, to be the newest. However long whoever reads is paused before and after, this node was the only
+// leader when l was found, and what was acknowledged by then is in that state. Times with two readings must agree in both: the monotonic
+// clock stands still while a machine sleeps.
+func (l *Leased) Covers(now time.Time, applied uint64) bool {
+	return l != nil && now.Before(l.Until) && now.Round(0).Before(l.Until.Round(0)) && applied >= l.Index
 }

@@ -253,3 +253,32 @@ func TestSettingsThatCannotBeAreRefused(t *testing.T) {
 		t.Fatal("a leader takes a lease before zero")
 	}
 }
+
+func TestNoLeaseByWhatWasAcknowledgedBeforeTheMachineSlept(t *testing.T) {
+	b := leasing(t)
+	b.e.Slept(b.now.Add(1))
+	b.flush()
+	b.wantLease(false)
+	b.now = b.now.Add(heartbeat)
+	b.matched(2, 2)
+	b.wantLease(true)
+}
+
+func TestLeasedCoversReadsByTheClockAndByWhatIsApplied(t *testing.T) {
+	b := leasing(t)
+	l := b.e.Leased()
+	switch before, after := l.Until.Add(-1), l.Until; {
+	case l.Index != 2:
+		t.Fatalf("index %d", l.Index)
+	case !l.Covers(before, 2) || !l.Covers(before, 3):
+		t.Fatal("it covers no read within its time")
+	case l.Covers(after, 2):
+		t.Fatal("it outlives its time")
+	case l.Covers(before, 1):
+		t.Fatal("it covers a state that lacks what is committed")
+	}
+	b.setLease(0)
+	if b.e.Leased() != nil || b.e.Leased().Covers(b.now, 9) {
+		t.Fatal("there is a lease after the opposite was appended")
+	}
+}

@@ -321,6 +321,61 @@ func (x *Membership) GetMembers() []*Member {
 	return nil
 }
 
+// Setting is the data of an entry of the setting kind. Unlike elsewhere, a field that is not known is refused, since all nodes must
+// agree on the whole of it.
+type Setting struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Format uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	// Nanoseconds; zero for instant failover.
+	Lease         int64 `protobuf:"varint,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_entry_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_entry_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_entry_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Setting) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *Setting) GetLease() int64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
 type Genesis struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
@@ -333,7 +388,7 @@ type Genesis struct {
 
 func (x *Genesis) Reset() {
 	*x = Genesis{}
-	mi := &file_entry_proto_msgTypes[4]
+	mi := &file_entry_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -345,7 +400,7 @@ func (x *Genesis) String() string {
 func (*Genesis) ProtoMessage() {}
 
 func (x *Genesis) ProtoReflect() protoreflect.Message {
-	mi := &file_entry_proto_msgTypes[4]
+	mi := &file_entry_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -358,7 +413,7 @@ func (x *Genesis) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Genesis.ProtoReflect.Descriptor instead.
 func (*Genesis) Descriptor() ([]byte, []int) {
-	return file_entry_proto_rawDescGZIP(), []int{4}
+	return file_entry_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Genesis) GetFormat() uint32 {
@@ -400,7 +455,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_entry_proto_msgTypes[5]
+	mi := &file_entry_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +467,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_entry_proto_msgTypes[5]
+	mi := &file_entry_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +480,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_entry_proto_rawDescGZIP(), []int{5}
+	return file_entry_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Identity) GetFormat() uint32 {
@@ -460,7 +515,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_entry_proto_msgTypes[6]
+	mi := &file_entry_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +527,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_entry_proto_msgTypes[6]
+	mi := &file_entry_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +540,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_entry_proto_rawDescGZIP(), []int{6}
+	return file_entry_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Vote) GetFormat() uint32 {
@@ -520,7 +575,7 @@ type LogID struct {
 
 func (x *LogID) Reset() {
 	*x = LogID{}
-	mi := &file_entry_proto_msgTypes[7]
+	mi := &file_entry_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +587,7 @@ func (x *LogID) String() string {
 func (*LogID) ProtoMessage() {}
 
 func (x *LogID) ProtoReflect() protoreflect.Message {
-	mi := &file_entry_proto_msgTypes[7]
+	mi := &file_entry_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +600,7 @@ func (x *LogID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogID.ProtoReflect.Descriptor instead.
 func (*LogID) Descriptor() ([]byte, []int) {
-	return file_entry_proto_rawDescGZIP(), []int{7}
+	return file_entry_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LogID) GetFormat() uint32 {
@@ -596,7 +651,10 @@ const file_entry_proto_rawDesc = "" +
 	"\n" +
 	"Membership\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x124\n" +
-	"\amembers\x18\x02 \x03(\v2\x1a.quorate.storage.v1.MemberR\amembers\"\x97\x01\n" +
+	"\amembers\x18\x02 \x03(\v2\x1a.quorate.storage.v1.MemberR\amembers\"7\n" +
+	"\aSetting\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
+	"\x05lease\x18\x02 \x01(\x03R\x05lease\"\x97\x01\n" +
 	"\aGenesis\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x122\n" +
@@ -627,16 +685,17 @@ func file_entry_proto_rawDescGZIP() []byte {
 	return file_entry_proto_rawDescData
 }
 
-var file_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_entry_proto_goTypes = []any{
 	(*Entry)(nil),      // 0: quorate.storage.v1.Entry
 	(*Peer)(nil),       // 1: quorate.storage.v1.Peer
 	(*Member)(nil),     // 2: quorate.storage.v1.Member
 	(*Membership)(nil), // 3: quorate.storage.v1.Membership
-	(*Genesis)(nil),    // 4: quorate.storage.v1.Genesis
-	(*Identity)(nil),   // 5: quorate.storage.v1.Identity
-	(*Vote)(nil),       // 6: quorate.storage.v1.Vote
-	(*LogID)(nil),      // 7: quorate.storage.v1.LogID
+	(*Setting)(nil),    // 4: quorate.storage.v1.Setting
+	(*Genesis)(nil),    // 5: quorate.storage.v1.Genesis
+	(*Identity)(nil),   // 6: quorate.storage.v1.Identity
+	(*Vote)(nil),       // 7: quorate.storage.v1.Vote
+	(*LogID)(nil),      // 8: quorate.storage.v1.LogID
 }
 var file_entry_proto_depIdxs = []int32{
 	1, // 0: quorate.storage.v1.Member.peer:type_name -> quorate.storage.v1.Peer
@@ -661,7 +720,7 @@ func file_entry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entry_proto_rawDesc), len(file_entry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -47,7 +47,7 @@ func testAppendAndRead(t *testing.T, disk Disk) {
 	if err := storage.SealEntry(&membership); err != nil {
 		t.Fatal(err)
 	}
-	for _, batch := range [][]raft.Entry{entries(t, 1, 1, 1), entries(t, 1, 2, 3), {membership}, entries(t, 5, 5, 40)} {
+	for _, batch := range [][]raft.Entry{entries(t, 1, 1, 1), entries(t, 1, 2, 3), {membership}, {setting(t, 5, 5)}, entries(t, 5, 6, 40)} {
 		w := storage.Write{Append: batch}
 		want = want.write(w)
 		commit := write(t, store, w)
@@ -171,6 +171,41 @@ func testTruncate(t *testing.T, disk Disk) {
 	step(storage.Write{Append: entries(t, 2, 4, 6)})
 	step(storage.Write{TruncateFrom: 1})
 	step(storage.Write{Append: entries(t, 3, 1, 2)})
+	check(t, disk, store, want)
+}
+
+// A setting is an entry like any other: it goes and stays with its place in the log.
+func testSettings(t *testing.T, disk Disk) {
+	store, want := open(t, disk), model{}
+	defer func() { _ = store.Close() }()
+	for _, w := range []storage.Write{
+		{Append: []raft.Entry{setting(t, 1, 1), entry(t, 1, 2, 0), setting(t, 1, 3), entry(t, 1, 4, 0)}},
+		{TruncateFrom: 3, Append: entries(t, 2, 3, 3)},              // a command takes its place
+		{TruncateFrom: 3, Append: []raft.Entry{setting(t, 3, 3)}},   // and the other way round
+		{Append: []raft.Entry{setting(t, 3, 4), entry(t, 3, 5, 0)}}, // the next one
+		{TruncateFrom: 5, Append: []raft.Entry{setting(t, 4, 5)}},   // the last entry
+		{Append: append(entries(t, 4, 6, 40), setting(t, 4, 41))},   // beyond what a window in memory may hold
+		{TruncateFrom: 41},
+	} {
+		want = want.write(w)
+		writeAndWait(t, store, w)
+		if d := want.difference(store); d != "" {
+			t.Fatal(d)
+		}
+		store = reopened(t, disk, store)
+		if d := want.difference(store); d != "" {
+			t.Fatalf("after a restart: %s", d)
+		}
+	}
+	for _, upTo := range []raft.LogID{{Term: 1, Index: 1}, {Term: 3, Index: 3}, {Term: 3, Index: 4}, {Term: 4, Index: 6}} {
+		want = want.purge(upTo)
+		if err := store.Purge(upTo); err != nil {
+			t.Fatal(err)
+		}
+		if d := want.difference(store); d != "" {
+			t.Fatalf("purged up to %v: %s", upTo, d)
+		}
+	}
 	check(t, disk, store, want)
 }
 

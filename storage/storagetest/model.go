@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"time"
 
 	"quorate/node/raft"
 	"quorate/storage"
@@ -106,7 +107,8 @@ func (m model) differenceOfRead(store storage.LogStore, lo, hi uint64, maxBytes 
 
 func equalEntries(a, b raft.Entry) bool {
 	return a.ID == b.ID && a.Kind == b.Kind && a.Time == b.Time && a.Session == b.Session && a.Sequence == b.Sequence &&
-		a.LowWater == b.LowWater && bytes.Equal(a.Data, b.Data) && bytes.Equal(a.Raw, b.Raw) && a.Membership.String() == b.Membership.String()
+		a.LowWater == b.LowWater && bytes.Equal(a.Data, b.Data) && bytes.Equal(a.Raw, b.Raw) && a.Membership.String() == b.Membership.String() &&
+		(a.Setting == nil) == (b.Setting == nil) && (a.Setting == nil || *a.Setting == *b.Setting)
 }
 
 func ids(entries []raft.Entry) string {
@@ -123,6 +125,18 @@ func entry(t fataler, term, index uint64, n int) raft.Entry {
 	e := raft.Entry{ID: raft.LogID{Term: term, Index: index}, Kind: raft.EntryCommand, Time: int64(index), Session: term, Sequence: index, LowWater: 1}
 	e.Data = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, term), index)
 	e.Data = append(e.Data, make([]byte, n)...)
+	if err := storage.SealEntry(&e); err != nil {
+		t.Fatalf("seal: %v", err)
+	}
+	return e
+}
+
+// setting returns an entry of the setting kind whose content follows from its log id.
+func setting(t fataler, term, index uint64) raft.Entry {
+	t.Helper()
+	e := raft.Entry{
+		ID: raft.LogID{Term: term, Index: index}, Kind: raft.EntrySetting, Setting: &raft.Setting{Lease: time.Duration(index) * time.Millisecond},
+	}
 	if err := storage.SealEntry(&e); err != nil {
 		t.Fatalf("seal: %v", err)
 	}

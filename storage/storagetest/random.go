@@ -29,7 +29,13 @@ func drawWrite(t *rapid.T, m model) storage.Write {
 			term++
 		}
 		term += rapid.Uint64Range(0, 1).Draw(t, "term step")
-		e := entry(t, max(term, 1), end.Index+1, rapid.SampledFrom([]int{0, 1, 100, 3000}).Draw(t, "bytes"))
+		n := rapid.SampledFrom([]int{0, 1, 100, 3000, -1}).Draw(t, "bytes, or a setting")
+		var e raft.Entry
+		if n < 0 {
+			e = setting(t, max(term, 1), end.Index+1)
+		} else {
+			e = entry(t, max(term, 1), end.Index+1, n)
+		}
 		w.Append, end = append(w.Append, e), e.ID
 	}
 	return w

@@ -39,6 +39,7 @@ func RunLogStore(t *testing.T, newDisk Factory) {
 		{"RefusesWhatDoesNotFollow", testRefusals},
 		{"Truncate", testTruncate},
 		{"TruncateAndAppendInOneWrite", testTruncateAndAppend},
+		{"Settings", testSettings},
 		{"Purge", testPurge},
 		{"PurgeRefusals", testPurgeRefusals},
 		{"Vote", testVote},

@@ -231,20 +231,56 @@ var mutants = []mutant{
 	{"lost first probe taken for a peer without a log", []patch{
 		{"replicator.go", "r.restart(f.prev.Index + 1)\n\tr.paused = true", "r.restart(r.matched.Index + 1)\n\tr.paused = true"},
 	}, simulator, false},
-	{"lease kept while leadership is handed over (rule 5)", []patch{
+	{"lease kept while leadership is handed over (15, rule 5)", []patch{
 		{"lease.go", "l.transfer != nil || l.released || ", ""},
-	}, engineTests, false},
+	}, simulator, false},
+	{"lease kept over a pause (15, rule 5)", []patch{
+		{"lease.go", "l != nil && now.Before(l.Until) && now.Round(0).Before(l.Until.Round(0)) && applied", "l != nil && applied"},
+	}, simulator, true},
+	{"lease kept while the machine sleeps (15, rule 5)", []patch{
+		{"lease.go", "e.leading.awake = now", "_ = now"},
+	}, simulator, false},
+	{"read under the lease of a state that lacks what is committed (rule 5)", []patch{
+		{"lease.go", "Before(l.Until.Round(0)) && applied >= l.Index", "Before(l.Until.Round(0))"},
+	}, simulator, false},
+	{"drift of clocks ignored (rule 5)", []patch{
+		{"lease.go", "time.Duration(100-min(drift, 100))", "time.Duration(100-0*drift)"},
+	}, simulator, false},
 	{"voter helps another within its promise (rule 5)", []patch{
 		{"election.go", "if e.bound(req.Transfer) {", "if false {"},
-	}, engineTests, false},
+	}, simulator, false},
+	{"candidate stands within its own promise (rule 5)", []patch{
+		{"election.go", "if until := e.promised(false); e.now.Before(until) {", "if until := e.promised(false); false {"},
+		{"election.go", "case e.bound(false):", "case false:"},
+		{"control.go", "e.diskStalled() || e.bound(false) {", "e.diskStalled() {"},
+	}, simulator, false},
 	{"voter that starts votes at once, with leases (rule 5)", []patch{
 		{"lease.go", "until := e.started.Add(d)", "until := time.Time{}"},
-	}, engineTests, false},
-	{"lease counted from the answer, not from the sending (rule 5)", []patch{
+	}, simulator, false},
+	{"lease counted from the answer, not from the sending (46, rule 5)", []patch{
 		{"lease.go", "return uint64(t.acked.Sub(l.since)) + 1", "return uint64(e.now.Sub(l.since)) + 1"},
-	}, engineTests, false},
+	}, simulator, false},
+	{"lease before the setting is committed (rule 5)", []patch{
+		{"lease.go", " || at.ID.Index > e.commit {", " {"},
+		{"lease.go", "t.matched.Index < at.ID.Index || ", ""},
+	}, simulator, false},
+	{"lease by voters that do not have the setting (rule 5)", []patch{
+		{"lease.go", "t.matched.Index < at.ID.Index || ", ""},
+	}, simulator, false},
+	{"lease before the leader's first commit (rule 5)", []patch{
+		{"lease.go", "!e.Serving() || ", ""},
+	}, simulator, false},
+	{"setting lost through a snapshot (11, rule 5)", []patch{
+		{"snapshot.go", "settings := []SettingAt{setting}", "settings := []SettingAt{{}}"},
+	}, simulator, false},
+	{"setting not rolled back when its entry is truncated (10)", []patch{
+		{"durability.go", "e.settings[n-1].ID.Index >= from;", "e.settings[n-1].ID.Index >= from && false;"},
+	}, simulator, false},
 	{"lease by a setting that is not committed (rule 5)", []patch{
 		{"lease.go", " || at.ID.Index > e.commit {", " {"},
+	}, engineTests, false},
+	{"promise ended by a setting that is not committed (rule 5)", []patch{
+		{"lease.go", "longest = max(longest, at.Setting.Lease)", "longest = at.Setting.Lease"},
 	}, engineTests, false},
 	{"results of sessions forgotten by a restart or a snapshot (rule 11)", []patch{
 		{sessionTable, "byID[id].results[sequence] = result", "_ = result"},

@@ -218,9 +218,12 @@ func (c *caller) read() {
 		c.known[key] = p.machine.registers[key]
 		w.history.answered(at, c.known[key])
 	}}
-	if p.engine.Role() == raft.Leader {
+	switch {
+	case p.engine.Role() == raft.Leader && w.plan.lease.on && w.chance(0.7):
+		p.leaseRead(op)
+	case p.engine.Role() == raft.Leader:
 		p.ask(operation{read: &op})
-	} else {
+	default:
 		p.readThroughLeader(op)
 	}
 }

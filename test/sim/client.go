@@ -21,6 +21,8 @@ type clients struct {
 	changed     int
 	// retried counts writes that were sent more than once and answered.
 	retried int
+	// leased counts reads under a lease.
+	leased int
 }
 
 // operation is a call that waits for the core.
@@ -46,6 +48,8 @@ type readOp struct {
 	index uint64
 	// peer, if not zero, waits for the index of a read of its own.
 	peer raft.ReplyTo
+	// leased: under the leader's lease, if it has one.
+	leased bool
 	// done, if not nil, is called when the state is up to the index.
 	done func()
 }
@@ -81,10 +85,11 @@ func (c *clients) next() {
 		p.ask(operation{do: func(e *raft.Engine, now time.Time) { p.transfer(now, to) }})
 	case w.plan.transfers && !w.healed && w.chance(0.02):
 		p.tell(func(e *raft.Engine) {
-			if e.Elect(w.time()) {
+			if e.Elect(p.time()) {
 				w.happened(electionByHand)
 			}
 		})
+	case w.plan.lease.on && c.leases(p):
 	case w.chance(w.plan.reads) && p.engine.Role() != raft.Leader:
 		p.readThroughLeader(readOp{floor: w.oracle.acked})
 	case w.chance(w.plan.reads):
@@ -188,7 +193,7 @@ func (p *process) take(now time.Time, ops []operation) {
 		}
 	}
 	for _, op := range ops {
-		if op.read == nil {
+		if op.read == nil || op.read.leased && p.readLeased(*op.read) {
 			continue
 		}
 		if !p.engine.Serving() {

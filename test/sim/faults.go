@@ -22,11 +22,12 @@ const (
 	depose
 	contest
 	loseDisk
+	sleepNode
 	faultKinds
 )
 
 func (k faultKind) String() string {
-	return [...]string{"crash", "crash many", "freeze", "busy core", "stall disk", "partition", "cut out", "cut in", "hide", "slow links", "depose", "contest", "lose disk"}[k]
+	return [...]string{"crash", "crash many", "freeze", "busy core", "stall disk", "partition", "cut out", "cut in", "hide", "slow links", "depose", "contest", "lose disk", "sleep"}[k]
 }
 
 // contestTime is how many election timeouts a contested election gets until the network is itself again.
@@ -85,6 +86,8 @@ func (w *world) fault(kind faultKind) {
 		}
 	case freezeNode:
 		victim.frozen = max(victim.frozen, w.now+length)
+	case sleepNode:
+		w.sleep(victim, length)
 	case busyCore:
 		victim.busy = max(victim.busy, w.now+length)
 	case stallDisk:
@@ -153,6 +156,9 @@ func (w *world) patience() time.Duration {
 	}
 	entry := 4*w.plan.delay + 2*w.plan.syncTime + time.Millisecond
 	timeouts := 20 + 10*time.Duration(w.wipes) // two changes for each
+	if w.plan.lease.on {
+		timeouts *= 2 // promises come before each election
+	}
 	return timeouts*w.plan.engine.ElectionTimeout + time.Duration(lag-min(lag, first)+mostUncommitted)*entry
 }
 

@@ -28,6 +28,8 @@ type oracle struct {
 	// told are the voters that a leader told to stand, by the term in which it did; handed are the terms in which one stood for that.
 	told   map[ballot]bool
 	handed map[uint64]bool
+	// settings counts the changes of the setting that were committed.
+	settings int
 }
 
 type ballot struct {
@@ -143,7 +145,7 @@ func (o *oracle) after(p *process, before past) {
 		o.w.fail("engine of n%d: %w", p.index+1, err)
 		return
 	}
-	if !e.Deadline().After(o.w.time()) {
+	if !e.Deadline().After(p.time()) {
 		o.w.fail("n%d wants to be called again at once, for ever", p.index+1)
 	}
 	if e.Vote().Term < before.term || e.Commit() < before.commit {
@@ -180,6 +182,7 @@ func (o *oracle) leads(p *process, term uint64, before past) {
 	}
 	o.checkWiped(p)
 	o.elected(p, term, before)
+	o.checkLeases(p, term)
 	o.w.trace.add(o.w.now, "LEADS", p.index, -1, term, 0, nil)
 	// Of earlier terms only: who wins late, while a later term has its leader already, need not have what that one committed.
 	n := len(o.committed)
@@ -221,6 +224,8 @@ func (o *oracle) commits(p *process, before past) {
 		if entry := visible.entries[index-1]; entry.Kind == raft.EntryMembership {
 			o.configured(p, entry, before)
 			o.membership, o.membershipIndex = entry.Membership, index
+		} else if entry.Kind == raft.EntrySetting {
+			o.settings++
 		}
 		if index == commit {
 			o.quorum = before.membership
@@ -336,6 +341,9 @@ func extend(prefix uint64, e raft.Entry) uint64 {
 	mix(uint64(e.Kind))
 	copy(buf[:], e.Data)
 	mix(binary.BigEndian.Uint64(buf[:]))
+	if e.Setting != nil {
+		mix(uint64(e.Setting.Lease))
+	}
 	if e.Membership != nil {
 		for _, c := range e.Membership.String() {
 			mix(uint64(c))

@@ -37,13 +37,14 @@ type plan struct {
 	snapshots, transfers bool
 	// builds and purges are how often, in passes of a core.
 	builds, purges float64
+	lease          leasePlan
 }
 
 func (p plan) String() string {
 	return fmt.Sprintf("%v, election timeout %v, %d messages of %d bytes in flight, loss %.2f, duplicates %.2f, late %.2f, "+
-		"delay %v (%.2f: %v), sync %v (%.2f: %v), faults %v every %v, changes %v, snapshots %v, transfers %v",
+		"delay %v (%.2f: %v), sync %v (%.2f: %v), faults %v every %v, changes %v, snapshots %v, transfers %v, %v",
 		p.membership, p.engine.ElectionTimeout, p.replicator.MaxInFlight, p.replicator.MaxMessageBytes, p.loss, p.duplicate, p.late,
-		p.delay, p.slow, p.slowDelay, p.syncTime, p.slowSyncs, p.slowSync, p.weights, p.faultGap, p.changes, p.snapshots, p.transfers)
+		p.delay, p.slow, p.slowDelay, p.syncTime, p.slowSyncs, p.slowSync, p.weights, p.faultGap, p.changes, p.snapshots, p.transfers, p.lease)
 }
 
 func pick[T any](rng *rand.Rand, choices ...T) T { return choices[rng.IntN(len(choices))] }
@@ -73,7 +74,7 @@ func newPlan(rng *rand.Rand) plan {
 		reads:     pick(rng, 0.1, 0.5),
 		callGap:   pick(rng, timeout/10, timeout/3, timeout),
 	}
-	for i := range p.weights {
+	for i := range p.weights[:sleepNode] {
 		p.weights[i] = pick(rng, 0, 1, 1, 3)
 	}
 	p.weights[crashNode]++

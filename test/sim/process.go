@@ -38,6 +38,8 @@ type process struct {
 	machine machine
 	// lastTime is the newest log time that this life knows of.
 	lastTime int64
+	clock
+	lease lease
 	// building: a snapshot is on its way to the store.
 	building bool
 	// transferring is when the leader began to hand over.
@@ -116,8 +118,8 @@ func (p *process) start() {
 	cfg.Self = p.self
 	cfg.Rand = rand.New(rand.NewPCG(w.rng.Uint64(), 2))
 	p.engine = raft.New(cfg, raft.Restored{
-		Vote: p.disk.visible.vote, Log: view, Committed: p.applied, Memberships: memberships,
-	}, w.time())
+		Vote: p.disk.visible.vote, Log: view, Committed: p.applied, Memberships: memberships, Settings: p.settingsTo(p.disk.visible.last()),
+	}, p.time())
 	if newest, ok := w.store.find(); ok && w.chance(0.5) {
 		p.engine.SetSnapshot(newest.ref) // it looked into the store
 	}
@@ -138,6 +140,7 @@ func (p *process) crash() {
 		k.stopped = true
 	}
 	p.workers = nil
+	p.lease = lease{}
 	p.failWaiting()
 	p.disk.crash()
 	p.engine = nil
@@ -147,7 +150,7 @@ func (p *process) crash() {
 }
 
 // arrival is when something that comes now is noticed.
-func (p *process) arrival() time.Time { return epoch.Add(max(p.w.now, p.frozen)) }
+func (p *process) arrival() time.Time { return p.time() }
 
 // wake lets the core run soon.
 func (p *process) wake() {
@@ -187,7 +190,11 @@ func (p *process) run() {
 }
 
 func (p *process) step(in inbox) {
-	now := p.w.time()
+	now := p.time()
+	if p.asleep {
+		p.asleep = false
+		p.engine.Slept(now)
+	}
 	if in.durable > 0 {
 		p.engine.Durable(now, in.durable)
 	}
@@ -219,6 +226,7 @@ func (p *process) step(in inbox) {
 
 func (p *process) execute(before past, out raft.Output) {
 	w := p.w
+	p.publishLease()
 	if out.Write != nil {
 		w.trace.add(w.now, "writes", p.index, -1, out.Write.Seq, uint64(len(out.Write.Append)), out.Write)
 		p.disk.write(out.Write)
@@ -356,7 +364,7 @@ func (p *process) setTimer() {
 	}
 	p.timer++
 	timer, life := p.timer, p.life
-	p.w.after(p.engine.Deadline().Sub(p.w.time()), func() {
+	p.w.after(p.until(p.engine.Deadline()), func() {
 		if p.life == life && p.timer == timer {
 			p.wake()
 		}

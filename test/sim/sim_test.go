@@ -54,6 +54,7 @@ func TestSeeds(t *testing.T) {
 				sum.Retried += r.Retried
 				sum.Wipes += r.Wipes
 				sum.Coverage.add(&r.Coverage)
+				sum.LeaseReads += r.LeaseReads
 				if r.Err != nil {
 					t.Errorf("seed %d: %v\n%s\nseed %d: %v\nrun it again: go test ./test/sim -run TestSeeds -seed %d",
 						seed, r.Err, r.Trace, seed, r.Err, seed)
@@ -63,9 +64,9 @@ func TestSeeds(t *testing.T) {
 		})
 	}
 	group.Wait()
-	t.Logf("seeds %d to %d: %d steps, %d elections, %d crashes, %d disks lost, %d entries committed, %d writes acknowledged, %d reads, %d calls judged by porcupine, %d of them sent again",
-		first, last, sum.Steps, sum.Elections, sum.Crashes, sum.Wipes, sum.Committed, sum.Acked, sum.Reads, sum.Calls, sum.Retried)
-	if *oneSeed == 0 && !t.Failed() && (sum.Acked < 10*int(last) || sum.Elections < int(last) || sum.Reads < int(last) || sum.Calls < 10*int(last) || sum.Retried < int(last) || sum.Wipes < int(last)/20) {
+	t.Logf("seeds %d to %d: %d steps, %d elections, %d crashes, %d disks lost, %d entries committed, %d writes acknowledged, %d reads, %d under a lease, %d calls judged by porcupine, %d of them sent again",
+		first, last, sum.Steps, sum.Elections, sum.Crashes, sum.Wipes, sum.Committed, sum.Acked, sum.Reads, sum.LeaseReads, sum.Calls, sum.Retried)
+	if *oneSeed == 0 && !t.Failed() && (sum.Acked < 10*int(last) || sum.Elections < int(last) || sum.Reads < int(last) || sum.Calls < 10*int(last) || sum.Retried < int(last) || sum.Wipes < int(last)/20 || sum.LeaseReads < 2*int(last)) {
 		t.Error("so little happened that nothing was tested")
 	}
 	if testing.Verbose() {

@@ -19,6 +19,7 @@ type store struct {
 type stored struct {
 	ref        raft.SnapshotRef
 	membership raft.MembershipAt
+	setting    raft.SettingAt
 	state      machineImage
 }
 
@@ -47,6 +48,7 @@ func (p *process) build() {
 	p.building = true
 	w.store.made++
 	s := stored{ref: raft.SnapshotRef{Name: fmt.Sprint(w.store.made), Last: p.applied}, membership: p.membershipAt(p.applied), state: p.snapshot()}
+	s.setting = p.settingsTo(p.applied)[0]
 	life := p.life
 	length := w.between(0, w.plan.engine.ElectionTimeout)
 	if w.chance(0.5) { // small
@@ -97,10 +99,10 @@ func (p *process) fetch(ref raft.SnapshotRef) {
 		switch {
 		case !ok:
 			w.happened(snapshotGone)
-			p.tell(func(e *raft.Engine) { e.FetchFailed(w.time(), ref, true) })
+			p.tell(func(e *raft.Engine) { e.FetchFailed(p.time(), ref, true) })
 		case !w.healed && w.chance(0.2):
 			w.happened(fetchFails)
-			p.tell(func(e *raft.Engine) { e.FetchFailed(w.time(), ref, false) })
+			p.tell(func(e *raft.Engine) { e.FetchFailed(p.time(), ref, false) })
 		default:
 			p.inbox.fetched = append(p.inbox.fetched, s)
 			p.wake()
@@ -116,7 +118,7 @@ func (p *process) install(fetched []stored) bool {
 			continue
 		}
 		if !p.engine.MayInstall(s.ref.Last) {
-			p.engine.FetchFailed(w.time(), s.ref, false)
+			p.engine.FetchFailed(p.time(), s.ref, false)
 			continue
 		}
 		w.oracle.installs(p, s)
@@ -141,7 +143,7 @@ func (p *process) install(fetched []stored) bool {
 		if p.engine.Membership().IsVoter(p.self) {
 			w.happened(installedByAVoter)
 		}
-		p.engine.Installed(w.time(), s.ref.Last, s.membership, raft.SettingAt{})
+		p.engine.Installed(p.time(), s.ref.Last, s.membership, s.setting)
 		p.settle()
 	}
 	return true

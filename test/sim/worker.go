@@ -44,7 +44,7 @@ func (p *process) replicate() {
 		if known {
 			continue
 		}
-		k := &worker{p: p, newest: t, replicator: raft.NewReplicator(p.w.plan.replicator, t, p.w.time())}
+		k := &worker{p: p, newest: t, replicator: raft.NewReplicator(p.w.plan.replicator, t, p.time())}
 		kept = append(kept, k)
 		k.soon(k.pump)
 	}
@@ -84,7 +84,7 @@ func (k *worker) pump() {
 		k.replicator.Purged(k.newest.Snapshot.Last) // as if it had read again what was just purged: the peer may have it
 	}
 	for n := 0; ; n++ {
-		s, ok := k.replicator.Next(w.time())
+		s, ok := k.replicator.Next(k.p.time())
 		if !ok {
 			break
 		}
@@ -101,7 +101,7 @@ func (k *worker) pump() {
 		k.latest = progress
 		k.report()
 	}
-	wait := k.replicator.Deadline().Sub(w.time())
+	wait := k.p.until(k.replicator.Deadline())
 	if wait <= 0 {
 		w.fail("n%d: worker for %v wants to be called again at once, for ever", k.p.index+1, k.newest.Peer)
 		return
@@ -119,7 +119,7 @@ func (k *worker) send(s raft.Send) bool {
 	p := k.p
 	if s.Install {
 		p.w.happened(snapshotOffered)
-		k.replicator.Sent(p.w.time(), s, s.Snapshot.Last, s.Snapshot.Last, 0)
+		k.replicator.Sent(p.time(), s, s.Snapshot.Last, s.Snapshot.Last, 0)
 		k.call(s.ID, &raft.InstallRequest{Term: k.newest.Term, Leader: p.self, Snapshot: s.Snapshot})
 		return true
 	}
@@ -157,7 +157,7 @@ func (k *worker) send(s raft.Send) bool {
 			bytes += entrySize(req.Entries[i])
 		}
 	}
-	k.replicator.Sent(p.w.time(), s, req.Prev, last, bytes)
+	k.replicator.Sent(p.time(), s, req.Prev, last, bytes)
 	k.call(s.ID, req)
 	return true
 }

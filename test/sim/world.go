@@ -19,8 +19,8 @@ type Result struct {
 	// Hash is over all steps of the run: equal seeds give equal hashes.
 	Hash uint64
 	// What happened, to judge whether the run was worth anything.
-	Steps, Elections, Committed, Acked, Reads, Crashes, Calls, Retried, Wipes int
-	Coverage                                                                  Coverage
+	Steps, Elections, Committed, Acked, Reads, Crashes, Calls, Retried, Wipes, LeaseReads int
+	Coverage                                                                              Coverage
 }
 
 // Run simulates one cluster. The same seed gives the same result.
@@ -63,11 +63,10 @@ type world struct {
 // epoch is when virtual time begins. Any fixed time does.
 var epoch = time.Unix(1_000_000_000, 0)
 
-func (w *world) time() time.Time { return epoch.Add(w.now) }
-
 func newWorld(seed uint64) *world {
 	w := &world{seed: seed, wiped: map[raft.Peer]*disk{}, rng: rand.New(rand.NewPCG(seed, 1))}
 	w.plan = newPlan(w.rng)
+	w.plan.addLeases(rand.New(rand.NewPCG(seed, 3))) // of its own, so that worlds without are what they are
 	w.oracle = newOracle(w)
 	w.effects = newEffects(w)
 	w.net = newNetwork(w)
@@ -85,6 +84,7 @@ func (w *world) run() {
 	}
 	w.clients.begin()
 	w.beginCalls()
+	w.chooseLeases()
 	w.scheduleFault()
 	w.after(w.plan.faultTime, w.heal)
 	for w.err == nil && len(w.events) > 0 && !w.clients.done {
@@ -114,7 +114,7 @@ func (w *world) result() Result {
 	r := Result{
 		Seed: w.seed, Err: w.err, Hash: w.trace.hash, Steps: w.steps, Elections: len(w.oracle.leaders),
 		Committed: len(w.oracle.committed), Acked: w.clients.acked, Reads: w.clients.answered, Crashes: w.crashes,
-		Calls: len(w.history.ops), Retried: w.clients.retried, Wipes: w.wipes, Coverage: w.coverage,
+		Calls: len(w.history.ops), Retried: w.clients.retried, Wipes: w.wipes, LeaseReads: w.clients.leased, Coverage: w.coverage,
 	}
 	if w.err != nil {
 		r.Trace = w.trace.String()

@@ -496,7 +496,7 @@ type ReadRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	Keys    [][]byte               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
-	// 0 linearizable, 1 local: what the node that answers has applied.
+	// 0 linearizable, 1 local: what the node that answers has applied, 2 lease: linearizable, under the leader's lease if it has one.
 	Consistency   uint32 `protobuf:"varint,3,opt,name=consistency,proto3" json:"consistency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -560,7 +560,9 @@ type ReadResponse struct {
 	// Of a local read: how long ago the node last heard of a leader, or as leader of its quorum; negative if never.
 	StalenessNs int64 `protobuf:"varint,3,opt,name=staleness_ns,json=stalenessNs,proto3" json:"staleness_ns,omitempty"`
 	// The node that answered.
-	Node          string `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	Node string `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	// Of a read with consistency 2: it was served under the lease, without a round to a quorum.
+	Leased        bool `protobuf:"varint,5,opt,name=leased,proto3" json:"leased,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -621,6 +623,13 @@ func (x *ReadResponse) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *ReadResponse) GetLeased() bool {
+	if x != nil {
+		return x.Leased
+	}
+	return false
 }
 
 type Version struct {
@@ -795,6 +804,7 @@ type RangeResponse struct {
 	More          bool                   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
 	StalenessNs   int64                  `protobuf:"varint,4,opt,name=staleness_ns,json=stalenessNs,proto3" json:"staleness_ns,omitempty"`
 	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	Leased        bool                   `protobuf:"varint,6,opt,name=leased,proto3" json:"leased,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -862,6 +872,13 @@ func (x *RangeResponse) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *RangeResponse) GetLeased() bool {
+	if x != nil {
+		return x.Leased
+	}
+	return false
 }
 
 // Leader says who answers.
@@ -963,12 +980,13 @@ const file_kv_proto_rawDesc = "" +
 	"\vReadRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\fR\x04keys\x12 \n" +
-	"\vconsistency\x18\x03 \x01(\rR\vconsistency\"\xa8\x01\n" +
+	"\vconsistency\x18\x03 \x01(\rR\vconsistency\"\xc0\x01\n" +
 	"\fReadResponse\x122\n" +
 	"\bversions\x18\x01 \x03(\v2\x16.quorate.kv.v1.VersionR\bversions\x12-\n" +
 	"\x06leader\x18\x02 \x01(\v2\x15.quorate.kv.v1.LeaderR\x06leader\x12!\n" +
 	"\fstaleness_ns\x18\x03 \x01(\x03R\vstalenessNs\x12\x12\n" +
-	"\x04node\x18\x04 \x01(\tR\x04node\"a\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\x12\x16\n" +
+	"\x06leased\x18\x05 \x01(\bR\x06leased\"a\n" +
 	"\aVersion\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x1a\n" +
@@ -981,13 +999,14 @@ const file_kv_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x1b\n" +
 	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\x12\x14\n" +
 	"\x05limit\x18\x06 \x01(\rR\x05limit\x12 \n" +
-	"\vconsistency\x18\a \x01(\rR\vconsistency\"\xaa\x01\n" +
+	"\vconsistency\x18\a \x01(\rR\vconsistency\"\xc2\x01\n" +
 	"\rRangeResponse\x122\n" +
 	"\bversions\x18\x01 \x03(\v2\x16.quorate.kv.v1.VersionR\bversions\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04more\x18\x03 \x01(\bR\x04more\x12!\n" +
 	"\fstaleness_ns\x18\x04 \x01(\x03R\vstalenessNs\x12\x12\n" +
-	"\x04node\x18\x05 \x01(\tR\x04node\"\\\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12\x16\n" +
+	"\x06leased\x18\x06 \x01(\bR\x06leased\"\\\n" +
 	"\x06Leader\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12*\n" +

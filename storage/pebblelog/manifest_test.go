@@ -61,7 +61,9 @@ func TestFlippedBitInTheManifest(t *testing.T) {
 				overwrite(t, torn, name, content[:length])
 				log, err := pebblelog.OpenLog("log", small(torn))
 				if err == nil {
-					err = log.Close()
+					if err := log.Close(); err != nil {
+						t.Errorf("%d bytes: close: %v", length, err)
+					}
 				} else if !strings.Contains(err.Error(), "restore this node from a backup") {
 					t.Errorf("%d bytes: %v", length, err)
 				}

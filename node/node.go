@@ -201,6 +201,9 @@ func (n *Node) answerLeftOver() {
 // that does not lead hands it on to the leader (Config.NoForwarding: *NotLeaderError).
 // It blocks until then, or until the context ends. data must not be changed afterwards, also not after a return.
 //
+// A proposal that is handed on may take effect twice, since NATS may deliver a message twice, after a reconnect for instance. Proposals of a
+// Session take effect once, and so do those that are not handed on.
+//
 // Errors: *NotLeaderError, ErrBusy, *TooLargeError, ErrNotInitialized and ErrStopped if nothing was proposed; ErrLost if it was
 // overwritten; ErrUnknownOutcome (which also wraps the context's error, if that ended the wait).
 func (n *Node) Propose(ctx context.Context, data []byte) (Result, error) {

@@ -34,6 +34,10 @@ type built struct {
 	err          error
 }
 
+// storePatience is how long one part is tried with an object store that does not answer, before that is said in the status. What was sent or
+// fetched until then is not lost.
+const storePatience = 20 * time.Second
+
 // maxLayers is how many differences may follow a whole state before it is written anew.
 const maxLayers = 8
 
@@ -252,7 +256,7 @@ func worthDelta(base *objectstore.Manifest) bool {
 func (b *builder) upload(ctx context.Context, blobs objectstore.Blobs, keep []objectstore.Layer, since raft.LogID, write func(io.Writer) error) (ref storage.SnapshotRef, m *objectstore.Manifest, sent uint64, err error) {
 	ctx, span := traceWork(ctx, b.telemetry, "raft.snapshot.upload", onBuilder)
 	defer func() { endSnapshot(span, b.meta.Last.Index, err) }()
-	options := objectstore.UploadOptions{}
+	options := objectstore.UploadOptions{Retry: objectstore.Retry{Patience: storePatience}}
 	if b.whole {
 		options.Resend = func(objectstore.Digest) bool { return true }
 	}

@@ -116,7 +116,7 @@ func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
 		return fmt.Errorf("remove what earlier fetches left: %w", err)
 	}
 	err := objectstore.Fetch(ctx, f.from, f.to, f.ref, objectstore.FetchOptions{
-		Retry:    objectstore.Retry{Patience: 20 * time.Second},
+		Retry:    objectstore.Retry{Patience: storePatience},
 		Progress: func(done, total int64) { f.progress.done.Store(done); f.progress.total.Store(total) },
 	})
 	if err != nil {

@@ -193,6 +193,23 @@ func TestStatusIsPrinted(t *testing.T) {
 	}
 }
 
+// The age of the oldest log entry is shown beside the time that the last installation took, with a remark when the log is too short for
+// another.
+func TestStatusComparesTheLogWithTheLastInstallation(t *testing.T) {
+	for age, remarked := range map[time.Duration]bool{time.Hour: false, 15 * time.Second: true} {
+		s := statusOf("n1", node.RoleLeader, 3, 9, "n1")
+		s.OldestEntryAge, s.Snapshot.InstallTook = age, 10*time.Second
+		said := strings.Join(remarks(s), "; ")
+		if got := strings.Contains(said, "the log goes back "+age.String()) && strings.Contains(said, "took 10s to install") && strings.Contains(said, "--keep-entries"); got != remarked {
+			t.Errorf("a log of %v: %q", age, said)
+		}
+		b, err := json.Marshal(s)
+		if err != nil || !strings.Contains(string(b), fmt.Sprintf(`"oldest_entry_age_ns":%d`, age)) || !strings.Contains(string(b), `"install_took_ns":10000000000`) {
+			t.Errorf("%s %v", b, err)
+		}
+	}
+}
+
 func TestLeaderIsPrinted(t *testing.T) {
 	url := startNATS(t)
 	if status, stdout, stderr := runCommand(t, "", "leader", "--cluster", "c", "--nats", url); status != statusUnavailable || stdout != "" {

@@ -31,6 +31,9 @@ built them. A cluster takes them by itself, to shorten its logs. save writes one
 	return cmd
 }
 
+// snapshotTimeout is how long a snapshot may take by default: some gigabytes on a slow disk.
+const snapshotTimeout = 10 * time.Minute
+
 // shownSnapshot is the JSON form of a snapshot.
 type shownSnapshot struct {
 	Name  string `json:"name"`
@@ -83,8 +86,8 @@ leads. Nothing is taken twice: the same state gives the same snapshot.`,
 		},
 	}
 	client.add(cmd.Flags())
-	_ = cmd.Flags().Set("timeout", changeTimeout.String()) // a valid value
-	cmd.Flags().Lookup("timeout").DefValue = changeTimeout.String()
+	_ = cmd.Flags().Set("timeout", snapshotTimeout.String()) // a valid value
+	cmd.Flags().Lookup("timeout").DefValue = snapshotTimeout.String()
 	return cmd
 }
 

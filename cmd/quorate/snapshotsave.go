@@ -60,8 +60,8 @@ Exit status 1 if there is no snapshot to save.`,
 		},
 	}
 	client.add(cmd.Flags())
-	_ = cmd.Flags().Set("timeout", changeTimeout.String()) // a valid value
-	cmd.Flags().Lookup("timeout").DefValue = changeTimeout.String()
+	_ = cmd.Flags().Set("timeout", snapshotTimeout.String()) // a valid value
+	cmd.Flags().Lookup("timeout").DefValue = snapshotTimeout.String()
 	cmd.Flags().BoolVar(&s.overwrite, "overwrite", false, "replace FILE if it exists")
 	cmd.Flags().BoolVar(&take, "take", true, "take a snapshot first")
 	addProgressFlag(cmd.Flags(), &s.progress)

@@ -172,7 +172,7 @@ var mutants = []mutant{
 		{"engine.go", "	if e.leading != nil {\n		e.endLeadership()\n	}\n	e.campaign = nil", "	if e.leading != nil && term == e.vote.Term {\n		e.endLeadership()\n	}\n	e.campaign = nil"},
 	}, simulator, false},
 	{"read index by a majority less one (14)", []patch{
-		{"read.go", "		return t.round\n", "		if m.ID == e.leading.successors[0] {\n			return math.MaxUint64\n		}\n		return t.round\n"},
+		{"read.go", "		return t.round\n", "		if l := e.leading.successors; len(l) > 0 && m.ID == l[0] {\n			return math.MaxUint64\n		}\n		return t.round\n"},
 	}, simulator, false},
 	{"greater term in an answer ignored: who has it never comes back (19)", []patch{
 		{"leader.go", "p.SeenTerm > e.vote.Term && p.SeenTerm <= MaxTerm", "p.SeenTerm > e.vote.Term && p.SeenTerm > MaxTerm"},

@@ -233,10 +233,10 @@ var mutants = []mutant{
 	}, simulator, false},
 	{"lease kept while leadership is handed over (15, rule 5)", []patch{
 		{"lease.go", "l.transfer != nil || l.released || ", ""},
-	}, simulator, false},
+	}, simulator, true},
 	{"lease kept over a pause (15, rule 5)", []patch{
 		{"lease.go", "l != nil && now.Before(l.Until) && now.Round(0).Before(l.Until.Round(0)) && applied", "l != nil && applied"},
-	}, simulator, true},
+	}, simulator, false},
 	{"lease kept while the machine sleeps (15, rule 5)", []patch{
 		{"lease.go", "e.leading.awake = now", "_ = now"},
 	}, simulator, false},

@@ -245,34 +245,34 @@ var mutants = []mutant{
 	}, simulator, false},
 	{"drift of clocks ignored (rule 5)", []patch{
 		{"lease.go", "time.Duration(100-min(drift, 100))", "time.Duration(100-0*drift)"},
-	}, simulator, false},
+	}, engineTests, false},
 	{"voter helps another within its promise (rule 5)", []patch{
 		{"election.go", "if e.bound(req.Transfer) {", "if false {"},
-	}, simulator, false},
+	}, engineTests, false},
 	{"candidate stands within its own promise (rule 5)", []patch{
 		{"election.go", "if until := e.promised(false); e.now.Before(until) {", "if until := e.promised(false); false {"},
 		{"election.go", "case e.bound(false):", "case false:"},
 		{"control.go", "e.diskStalled() || e.bound(false) {", "e.diskStalled() {"},
-	}, simulator, false},
+	}, engineTests, false},
 	{"voter that starts votes at once, with leases (rule 5)", []patch{
 		{"lease.go", "until := e.started.Add(d)", "until := time.Time{}"},
-	}, simulator, false},
+	}, engineTests, false},
 	{"lease counted from the answer, not from the sending (46, rule 5)", []patch{
 		{"lease.go", "return uint64(t.acked.Sub(l.since)) + 1", "return uint64(e.now.Sub(l.since)) + 1"},
-	}, simulator, false},
+	}, engineTests, false},
 	{"lease before the setting is committed (rule 5)", []patch{
 		{"lease.go", " || at.ID.Index > e.commit {", " {"},
 		{"lease.go", "t.matched.Index < at.ID.Index || ", ""},
 	}, simulator, false},
 	{"lease by voters that do not have the setting (rule 5)", []patch{
 		{"lease.go", "t.matched.Index < at.ID.Index || ", ""},
-	}, simulator, false},
+	}, engineTests, false},
 	{"lease before the leader's first commit (rule 5)", []patch{
 		{"lease.go", "!e.Serving() || ", ""},
 	}, simulator, false},
 	{"setting lost through a snapshot (11, rule 5)", []patch{
 		{"snapshot.go", "settings := []SettingAt{setting}", "settings := []SettingAt{{}}"},
-	}, simulator, false},
+	}, engineTests, false},
 	{"setting not rolled back when its entry is truncated (10)", []patch{
 		{"durability.go", "e.settings[n-1].ID.Index >= from;", "e.settings[n-1].ID.Index >= from && false;"},
 	}, simulator, false},

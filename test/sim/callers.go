@@ -214,7 +214,7 @@ func (c *caller) read() {
 	}
 	key := byte(w.rng.IntN(registerKeys))
 	at := w.history.invoke(c.id, registerInput{key: key})
-	op := readOp{floor: w.oracle.acked, done: func() {
+	op := readOp{floor: w.oracle.floor(), done: func() {
 		c.known[key] = p.machine.registers[key]
 		w.history.answered(at, c.known[key])
 	}}
@@ -235,10 +235,8 @@ func (f forwardRequest) String() string { return "forward " + f.entry.String() }
 
 // answerAt answers a read when the state machine is where the read's index says.
 func (p *process) answerAt(op readOp) {
-	if op.done != nil {
-		p.parked = append(p.parked, op)
-		p.unpark()
-	}
+	p.parked = append(p.parked, op)
+	p.unpark()
 }
 
 func (p *process) unpark() {
@@ -246,7 +244,15 @@ func (p *process) unpark() {
 		if op.index > p.applied.Index {
 			return false
 		}
-		op.done()
+		p.answerRead(op)
 		return true
 	})
+}
+
+// answerRead tells a client what the state is now.
+func (p *process) answerRead(op readOp) {
+	p.w.oracle.seen = max(p.w.oracle.seen, p.applied.Index)
+	if op.done != nil {
+		op.done()
+	}
 }

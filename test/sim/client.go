@@ -91,9 +91,9 @@ func (c *clients) next() {
 		})
 	case w.plan.lease.on && c.leases(p):
 	case w.chance(w.plan.reads) && p.engine.Role() != raft.Leader:
-		p.readThroughLeader(readOp{floor: w.oracle.acked})
+		p.readThroughLeader(readOp{floor: w.oracle.floor()})
 	case w.chance(w.plan.reads):
-		p.ask(operation{read: &readOp{floor: w.oracle.acked}})
+		p.ask(operation{read: &readOp{floor: w.oracle.floor()}})
 	default:
 		p.ask(operation{entry: c.write()})
 	}

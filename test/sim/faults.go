@@ -23,11 +23,12 @@ const (
 	contest
 	loseDisk
 	sleepNode
+	usurp
 	faultKinds
 )
 
 func (k faultKind) String() string {
-	return [...]string{"crash", "crash many", "freeze", "busy core", "stall disk", "partition", "cut out", "cut in", "hide", "slow links", "depose", "contest", "lose disk", "sleep"}[k]
+	return [...]string{"crash", "crash many", "freeze", "busy core", "stall disk", "partition", "cut out", "cut in", "hide", "slow links", "depose", "contest", "lose disk", "sleep", "usurp"}[k]
 }
 
 // contestTime is how many election timeouts a contested election gets until the network is itself again.
@@ -88,6 +89,8 @@ func (w *world) fault(kind faultKind) {
 		victim.frozen = max(victim.frozen, w.now+length)
 	case sleepNode:
 		w.sleep(victim, length)
+	case usurp:
+		w.usurp()
 	case busyCore:
 		victim.busy = max(victim.busy, w.now+length)
 	case stallDisk:

@@ -28,6 +28,10 @@ type oracle struct {
 	// told are the voters that a leader told to stand, by the term in which it did; handed are the terms in which one stood for that.
 	told   map[ballot]bool
 	handed map[uint64]bool
+	// seen is the greatest index of a state that a client was told of.
+	seen uint64
+	// newest is the greatest term that had a leader.
+	newest uint64
 	// settings counts the changes of the setting that were committed.
 	settings int
 }
@@ -180,9 +184,11 @@ func (o *oracle) leads(p *process, term uint64, before past) {
 	if o.handed[term] {
 		o.w.happened(transferWon)
 	}
+	o.newest = max(o.newest, term)
 	o.checkWiped(p)
 	o.elected(p, term, before)
 	o.checkLeases(p, term)
+	o.checkSetting(p)
 	o.w.trace.add(o.w.now, "LEADS", p.index, -1, term, 0, nil)
 	// Of earlier terms only: who wins late, while a later term has its leader already, need not have what that one committed.
 	n := len(o.committed)
@@ -302,10 +308,13 @@ func (o *oracle) acknowledged(p *process, id raft.LogID) {
 	o.acked = max(o.acked, id.Index)
 }
 
+// floor is what a read must see that begins now: what was acknowledged, and what another read saw.
+func (o *oracle) floor() uint64 { return max(o.acked, o.seen) }
+
 // read checks linearizability: a read sees every write that was acknowledged before it began (8).
 func (o *oracle) read(p *process, op readOp) {
 	if op.index < op.floor {
-		o.w.fail("linearizable reads (8): n%d answers a read at index %d, but %d was acknowledged before it began",
+		o.w.fail("linearizable reads (8): n%d answers a read at index %d, but %d was acknowledged or seen before it began",
 			p.index+1, op.index, op.floor)
 	}
 }

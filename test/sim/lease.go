@@ -43,7 +43,7 @@ func (p *plan) addLeases(rng *rand.Rand) {
 	for range p.nodes {
 		p.lease.drift = append(p.lease.drift, pick(rng, -mostDrift, mostDrift, 0, rng.IntN(2*mostDrift)-mostDrift))
 	}
-	p.weights[sleepNode] = pick(rng, 0, 1)
+	p.weights[sleepNode], p.weights[usurp] = pick(rng, 0, 1, 2), pick(rng, 1, 3)
 	p.faultTime *= 2 // elections take longer
 }
 
@@ -140,6 +140,58 @@ func (w *world) sleep(p *process, length time.Duration) {
 	p.frozen, p.asleep = w.now+length, true
 }
 
+// usurp makes it as tempting as it can be to elect while a leader has its lease: some hear nothing of that leader for so long that they owe it
+// nothing any more; then it stands still, or cannot be heard by the others either, who have promised a moment ago, and some of whom restart.
+func (w *world) usurp() {
+	leader := w.leader()
+	if leader == nil {
+		return
+	}
+	timeout := w.plan.engine.ElectionTimeout
+	deaf := w.group(leader, 0)
+	for i := range deaf {
+		deaf[i] = i != leader.index && w.chance(0.4)
+	}
+	w.cutBetween(leader, deaf, 6*timeout)
+	w.after(w.between(timeout, 3*timeout), func() {
+		if w.healed {
+			return
+		}
+		if w.chance(0.5) {
+			w.cut(w.group(leader, 0), w.net.cut, true, true, 4*timeout)
+		}
+		w.after(w.between(0, timeout), func() {
+			if w.healed {
+				return
+			}
+			length := w.now + w.between(timeout, 3*timeout)
+			if w.chance(0.5) {
+				leader.busy = max(leader.busy, length)
+			} else {
+				leader.frozen = max(leader.frozen, length)
+			}
+			for _, p := range w.processes {
+				if p != leader && w.chance(0.3) {
+					w.crashFor(p, w.between(0, timeout/4))
+				}
+			}
+		})
+	})
+}
+
+// cutBetween cuts the links between one node and each of a group, both ways.
+func (w *world) cutBetween(p *process, group []bool, length time.Duration) {
+	set := func(cut bool) {
+		for i := range group {
+			if group[i] {
+				w.net.cut[p.index][i], w.net.cut[i][p.index] = cut, cut
+			}
+		}
+	}
+	set(true)
+	w.after(length, func() { set(false) })
+}
+
 // lease is what the core gives to those who read beside it, by both clocks.
 type lease struct {
 	*raft.Leased
@@ -151,6 +203,9 @@ func (p *process) publishLease() {
 	p.lease = lease{Leased: p.engine.Leased(), term: p.engine.Vote().Term}
 	if l := p.lease.Leased; l != nil {
 		p.lease.wall = raft.Leased{Until: p.wall().Add(l.Until.Sub(p.time())), Index: l.Index}
+		if newest := p.w.oracle.newest; newest > p.lease.term {
+			p.w.fail("leases (6.4.1): n%d has a lease in term %d, but n%d led in term %d before", p.index+1, p.lease.term, p.w.oracle.leaders[newest]+1, newest)
+		}
 	}
 }
 
@@ -181,9 +236,7 @@ func (p *process) leaseRead(op readOp) {
 			op.index = p.applied.Index
 			w.oracle.readLeased(p, op)
 			later(func() {
-				if op.done != nil {
-					op.done()
-				}
+				p.answerRead(op)
 			})
 		})
 	})
@@ -226,5 +279,13 @@ func (o *oracle) checkLeases(p *process, term uint64) {
 		if q != p && q.up && q.lease.term < term && q.covers(q.lease, ^uint64(0)) {
 			o.w.fail("leases (6.4.1): n%d leads in term %d, but n%d has a lease in term %d", p.index+1, term, q.index+1, q.lease.term)
 		}
+	}
+}
+
+// checkSetting checks that a node knows the newest setting of its log, also where that is purged or came by a snapshot.
+func (o *oracle) checkSetting(p *process) {
+	want := p.settingsTo(p.disk.visible.last())
+	if got := p.engine.SettingAt(); got != want[len(want)-1] {
+		o.w.fail("n%d has setting %+v, its log %+v", p.index+1, got, want[len(want)-1])
 	}
 }

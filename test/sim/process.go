@@ -125,6 +125,7 @@ func (p *process) start() {
 	}
 	w.trace.add(w.now, "starts", p.index, -1, last.Index, last.Term, nil)
 	w.oracle.started(p)
+	w.oracle.checkSetting(p)
 	p.wake()
 }
 

@@ -144,6 +144,7 @@ func (p *process) install(fetched []stored) bool {
 			w.happened(installedByAVoter)
 		}
 		p.engine.Installed(p.time(), s.ref.Last, s.membership, s.setting)
+		w.oracle.checkSetting(p)
 		p.settle()
 	}
 	return true

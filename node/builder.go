@@ -72,9 +72,7 @@ func (c *raftCore) build(ctx context.Context) {
 	result.wanted = s.wanted
 	s.waiting, s.wanted = nil, false
 	if s.newest.Last == c.applied && !s.whole { // nothing was applied since
-		for _, answer := range result.waiting {
-			answer(s.newest, nil)
-		}
+		c.answerBuild(result.waiting, s.newest, nil)
 		c.engine.SetSnapshot(s.newest)
 		s.builtIndex, s.builtBytes = result.index, result.bytes
 		return
@@ -321,9 +319,7 @@ func (c *raftCore) builtSnapshot(r *built) {
 		s.retryAt = time.Now().Add(min(firstRetry<<min(s.failures-1, 10), mostRetry))
 		c.logger.Warn("cannot build a snapshot; the log is kept meanwhile", "error", r.err, "attempt", s.failures, "next", s.retryAt)
 		s.wanted = s.wanted || r.wanted
-		for _, answer := range r.waiting {
-			answer(storage.SnapshotRef{}, r.err)
-		}
+		c.answerBuild(r.waiting, storage.SnapshotRef{}, r.err)
 		return
 	}
 	s.failures, s.problem, s.status.Problem = 0, "", ""
@@ -333,8 +329,13 @@ func (c *raftCore) builtSnapshot(r *built) {
 		s.status.Sent, s.status.Took, s.status.Held = r.sent, r.took, r.held
 		c.logger.Info("snapshot complete", "index", r.ref.Last.Index, "bytes", r.ref.Bytes, "sent", r.sent, "took", r.took, "held", r.held)
 	}
-	for _, answer := range r.waiting {
-		answer(r.ref, nil)
-	}
+	c.answerBuild(r.waiting, r.ref, nil)
 	s.purgeAt = time.Time{}
+}
+
+// answerBuild tells those who asked for a snapshot what came of it.
+func (c *raftCore) answerBuild(waiting []func(storage.SnapshotRef, error), ref storage.SnapshotRef, err error) {
+	for _, answer := range waiting {
+		c.tell(func() { answer(ref, err) })
+	}
 }

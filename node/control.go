@@ -9,7 +9,7 @@ import (
 	"quorate/node/raft"
 )
 
-// inCore has RaftCore run f between two passes, and returns what it returned. It blocks for that, or until the context ends: f may
+// inCore has RaftCore run f in a pass, and returns what it returned, when the pass is over. It blocks for that, or until the context ends: f may
 // still be run then.
 func inCore[T any](ctx context.Context, n *Node, f func(c *raftCore) (T, error)) (T, error) {
 	type result struct {
@@ -23,7 +23,7 @@ func inCore[T any](ctx context.Context, n *Node, f func(c *raftCore) (T, error))
 	done := make(chan result, 1)
 	run := func(c *raftCore) {
 		value, err := f(c)
-		done <- result{value, err}
+		c.tell(func() { done <- result{value, err} })
 	}
 	select {
 	case n.in.control <- run:
@@ -168,7 +168,6 @@ func (n *Node) TransferLeadership(ctx context.Context, to raft.NodeID) error {
 func (n *Node) transfer(ctx context.Context, to raft.NodeID) error {
 	term, err := inCore(ctx, n, func(c *raftCore) (uint64, error) {
 		err := c.engine.Transfer(time.Now(), to)
-		c.observe(true) // before anybody waits for what becomes of it
 		return c.engine.Vote().Term, c.typed(err)
 	})
 	if err != nil || to == n.cfg.ID {

@@ -58,6 +58,8 @@ type raftCore struct {
 	fail    func(error)
 	reads   readWaiters
 	replies replies
+	// told are the answers to operators; see tell.
+	told    []func()
 	tracing tracing
 	metrics *metrics
 	// applied is the log id of the newest entry that the state machine has.
@@ -327,8 +329,20 @@ func (c *raftCore) execute(ctx context.Context, out raft.Output) error {
 	if err := c.apply(); err != nil {
 		return err
 	}
-	c.observe(out.Changed)
+	c.observe(out.Changed || len(c.told) > 0)
+	c.answerOperators()
 	return nil
+}
+
+// tell answers an operator at the end of this pass, when the state is published: who is told of something finds it in the status.
+func (c *raftCore) tell(answer func()) { c.told = append(c.told, answer) }
+
+func (c *raftCore) answerOperators() {
+	for _, answer := range c.told {
+		answer()
+	}
+	clear(c.told)
+	c.told = c.told[:0]
 }
 
 // refuse notes that a peer did what Raft rules out, and that it was refused. What is kept of that is bounded: a peer that lies, lies often.
@@ -466,6 +480,7 @@ func maxMessageBytes(t transport.Transport) int {
 // end answers everything that waits. The workers end with the context.
 func (c *raftCore) end() {
 	c.leased.Store(nil)
+	c.answerOperators()
 	c.proposals.failAll(ErrStopped)
 	c.reads.failAll(ErrStopped)
 	c.replies.refuseAll("node is stopped")

@@ -67,7 +67,7 @@ func TestMetricsPassTheLinterAndNodesAreReady(t *testing.T) {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
 	for _, want := range []string{
-		fmt.Sprintf(`quorate_serving{node="%s"`, leader), `quorate_role{node="n2"`, `quorate_replication_lag{node="`, "quorate_append_duration_seconds_bucket{",
+		fmt.Sprintf(`quorate_serving{cluster="test",node="%s"`, leader), `quorate_role{cluster="test",node="n2"`, `quorate_replication_lag{cluster="test",node="`, "quorate_append_duration_seconds_bucket{",
 		"quorate_queue_duration_seconds_bucket{", "quorate_replication_duration_seconds_bucket{", "quorate_proposals_total{", "quorate_leader_changes_total{",
 	} {
 		if !strings.Contains(body, want) {

@@ -53,7 +53,7 @@ func (o *observation) telemetry(ctx context.Context, cluster string, id raft.Nod
 		Version: readBuildVersion().Version, Cluster: cluster, Node: string(id), Logger: o.logger, Processors: []sdktrace.SpanProcessor{spans},
 	}
 	if o.registry != nil {
-		options.Registerer = prometheus.WrapRegistererWith(prometheus.Labels{"node": string(id)}, o.registry)
+		options.Registerer = prometheus.WrapRegistererWith(prometheus.Labels{"cluster": cluster, "node": string(id)}, o.registry)
 	}
 	p, err := telemetry.Setup(ctx, options)
 	if err != nil {

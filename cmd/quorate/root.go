@@ -68,7 +68,7 @@ Exit status:
 	root.AddCommand(
 		a.devCommand(), a.serveCommand(),
 		a.putCommand(), a.getCommand(), a.delCommand(), a.lsCommand(),
-		a.statusCommand(), a.leaderCommand(),
+		a.statusCommand(), a.healthCommand(), a.leaderCommand(),
 		a.memberCommand(), a.settingCommand(), a.snapshotCommand(), a.historyCommand(),
 		a.importCommand(), a.exportCommand(),
 		a.recoverCommand(),

@@ -196,6 +196,8 @@ func TestEveryCommandOfTheReadme(t *testing.T) {
 			if list := m.run("go test ./test/bounds -list Benchmark"); !strings.Contains(list, "BenchmarkFailover") {
 				t.Errorf("%s: there are only these: %s", block, list)
 			}
+		case strings.Contains(block, "docker-compose"):
+			t.Logf("needs Docker: go test ./test/compose runs this, with QUORATE_COMPOSE=1\n%s", block)
 		case interrupt == nil:
 			t.Fatalf("no cluster to run this on yet:\n%s", block)
 		default:

@@ -77,14 +77,19 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
+	stop := func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		return n.Close(ctx)
+	}
 	service, err := kv.Serve(n, store, kv.ServiceOptions{Logger: logger})
 	if err != nil {
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-		defer cancel()
-		return nil, errors.Join(fmt.Errorf("start node %s: serve its store: %w", cfg.id, err), n.Close(stop))
+		return nil, errors.Join(fmt.Errorf("start node %s: serve its store: %w", cfg.id, err), stop())
 	}
 	m := &member{id: cfg.id, node: n, service: service}
-	cfg.observe.add(m)
+	if err := cfg.observe.add(m, recorder); err != nil {
+		return nil, errors.Join(fmt.Errorf("start node %s: measure its health: %w", cfg.id, err), service.Close(), stop())
+	}
 	return m, nil
 }
 

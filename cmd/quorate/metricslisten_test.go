@@ -69,6 +69,7 @@ func TestMetricsPassTheLinterAndNodesAreReady(t *testing.T) {
 	for _, want := range []string{
 		fmt.Sprintf(`quorate_serving{cluster="test",node="%s"`, leader), `quorate_role{cluster="test",node="n2"`, `quorate_replication_lag{cluster="test",node="`, "quorate_append_duration_seconds_bucket{",
 		"quorate_queue_duration_seconds_bucket{", "quorate_replication_duration_seconds_bucket{", "quorate_proposals_total{", "quorate_leader_changes_total{",
+		`quorate_ready{cluster="test",node="n3"`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("/metrics has no %s", want)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
+	"go.opentelemetry.io/otel/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"quorate/node/raft"
@@ -65,11 +66,22 @@ func (o *observation) telemetry(ctx context.Context, cluster string, id raft.Nod
 	return p.Telemetry, nil
 }
 
-// add has the health of a member served.
-func (o *observation) add(m *member) {
+// add has the health of a member served, and measured.
+func (o *observation) add(m *member, t *telemetry.Telemetry) error {
+	h := newHealth(string(m.id), m.node)
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.nodes = append(o.nodes, newHealth(string(m.id), m.node))
+	o.nodes = append(o.nodes, h)
+	o.mu.Unlock()
+	_, err := t.Meter().Int64ObservableGauge("quorate.ready", metric.WithUnit("{node}"), metric.WithDescription("1 if this node is ready, as /readyz tells."),
+		metric.WithInt64Callback(func(_ context.Context, to metric.Int64Observer) error {
+			var ready int64
+			if h.ready() == nil {
+				ready = 1
+			}
+			to.Observe(ready)
+			return nil
+		}))
+	return err
 }
 
 func (o *observation) members() []*health {

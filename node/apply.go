@@ -29,11 +29,12 @@ func (c *raftCore) apply() error {
 	}
 	begun := time.Now()
 	for c.mustApply() {
-		entries, err := c.log.Entries(c.applied.Index+1, c.engine.Applicable()+1, applyBatchBytes)
+		var err error
+		c.applying, err = c.log.Entries(c.applying[:0], c.applied.Index+1, c.engine.Applicable()+1, applyBatchBytes)
 		if err != nil {
 			return fmt.Errorf("read the log to apply from index %d: %w", c.applied.Index+1, err)
 		}
-		if err := c.applyBatch(entries); err != nil {
+		if err := c.applyBatch(c.applying); err != nil {
 			return err
 		}
 		if time.Since(begun) > applySlice {

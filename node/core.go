@@ -64,6 +64,8 @@ type raftCore struct {
 	metrics *metrics
 	// applied is the log id of the newest entry that the state machine has.
 	applied raft.LogID
+	// applying are the entries that apply read last; the next use the slice again.
+	applying []raft.Entry
 	// appliedTime is its log time.
 	appliedTime int64
 	// appliedMembership is the newest configuration that was applied.

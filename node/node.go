@@ -30,11 +30,12 @@ type Node struct {
 	sm     StateMachine
 	logger *slog.Logger
 
-	in     inputs
-	links  links
-	watch  watch
-	limit  atomic.Int64 // MaxCommandBytes
-	gather *gathering
+	in       inputs
+	pendings pendings
+	links    links
+	watch    watch
+	limit    atomic.Int64 // MaxCommandBytes
+	gather   *gathering
 	// metrics is nil if nothing is measured.
 	metrics *metrics
 
@@ -218,7 +219,7 @@ func (n *Node) propose(ctx context.Context, entry raft.Entry) (Result, error) {
 	if err := n.admit(entry.Data); err != nil {
 		return Result{}, err
 	}
-	p := newPending(entry)
+	p := n.pendings.take(entry)
 	r := request{pending: p}
 	r.trace(n, trace.SpanContextFromContext(ctx))
 	if err := n.hand(ctx, r); err != nil {
@@ -227,6 +228,13 @@ func (n *Node) propose(ctx context.Context, entry raft.Entry) (Result, error) {
 		}
 		p.refuse(err)
 		return Result{}, err
+	}
+	select {
+	case o := <-p.reply: // so RaftCore is done with it
+		n.pendings.put(p)
+		return o.result, o.err
+	case <-ctx.Done():
+	case <-n.done:
 	}
 	return n.await(ctx, p)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"quorate/node/raft"
@@ -43,6 +44,24 @@ type Pending struct {
 
 func newPending(entry raft.Entry) *Pending {
 	return &Pending{entry: entry, reply: make(chan outcome, 1)}
+}
+
+// pendings are those whose outcome was taken: their memory serves the next.
+type pendings struct{ pool sync.Pool }
+
+func (s *pendings) take(entry raft.Entry) *Pending {
+	p, ok := s.pool.Get().(*Pending)
+	if !ok {
+		return newPending(entry)
+	}
+	p.entry = entry
+	return p
+}
+
+// put takes one back that nobody refers to any more: its outcome is there, and was received.
+func (s *pendings) put(p *Pending) {
+	*p = Pending{reply: p.reply}
+	s.pool.Put(p)
 }
 
 // Wait blocks until the outcome is known or the context ends. It must be called by one goroutine, and once.

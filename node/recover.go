@@ -143,7 +143,7 @@ func (c *raftCore) applyAll(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		entries, err := c.log.Entries(c.applied.Index+1, last+1, applyBatchBytes)
+		entries, err := c.log.Entries(nil, c.applied.Index+1, last+1, applyBatchBytes)
 		if err != nil {
 			return fmt.Errorf("read the log from index %d: %w", c.applied.Index+1, err)
 		}

@@ -146,7 +146,7 @@ func (n *Node) fitLog(applied raft.LogID) error {
 func (n *Node) scanLog(r *restored) error {
 	last := n.log.Last().Index
 	for index := max(min(r.applied.Index+1, last), n.log.Purged().Index+1); index <= last; {
-		entries, err := n.log.Entries(index, last+1, applyBatchBytes)
+		entries, err := n.log.Entries(nil, index, last+1, applyBatchBytes)
 		if err != nil {
 			return fmt.Errorf("read the log from index %d: %w", index, err)
 		}

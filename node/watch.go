@@ -352,7 +352,7 @@ func (n *Node) waitState(ctx context.Context, condition func(*coreState) bool) (
 
 // oldestEntryAge is by this node's clock. It is zero when the log is empty, or is being purged just then.
 func (n *Node) oldestEntryAge(purged uint64) time.Duration {
-	entries, err := n.log.Entries(purged+1, purged+2, 1)
+	entries, err := n.log.Entries(nil, purged+1, purged+2, 1)
 	if err != nil || len(entries) == 0 {
 		return 0
 	}

@@ -36,6 +36,8 @@ type worker struct {
 
 	report  raft.Progress
 	changed bool
+	// entries of the newest message, whose slice the next one uses again.
+	entries []raft.Entry
 }
 
 type appendAnswer struct {
@@ -96,7 +98,8 @@ func (w *worker) send(ctx context.Context, now time.Time, s raft.Send) bool {
 	if !s.Heartbeat {
 		term, err := w.log.Term(s.Prev)
 		if err == nil {
-			req.Entries, err = w.log.Entries(s.Lo, s.Hi, s.MaxBytes)
+			w.entries, err = w.log.Entries(w.entries[:0], s.Lo, s.Hi, s.MaxBytes)
+			req.Entries = w.entries
 		}
 		if errors.Is(err, storage.ErrPurged) {
 			w.replicator.Purged(w.log.Purged())

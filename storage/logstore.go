@@ -21,10 +21,11 @@ var (
 // LogReader reads the log. Its methods are safe from several goroutines, also beside writes: an entry is visible from
 // the moment that Write returned, whether or not it is durable already.
 type LogReader interface {
-	// Entries returns entries from index lo up to, not including, hi, in order. It stops before the entries' Raw bytes
-	// would exceed maxBytes in sum, but returns at least one. The entries are shared: callers must not change them.
+	// Entries appends entries from index lo up to, not including, hi, in order, to a slice of the caller's, which may be nil, and returns
+	// that. It stops before their Raw bytes would exceed maxBytes in sum, but gets at least one, unless there is an error. What they refer
+	// to is shared: callers must not change it.
 	// Errors: ErrPurged, ErrOutOfRange, ErrCorrupt.
-	Entries(lo, hi uint64, maxBytes int) ([]raft.Entry, error)
+	Entries(into []raft.Entry, lo, hi uint64, maxBytes int) ([]raft.Entry, error)
 	// Term returns the term of the entry at index. The purged log id itself still has a known term, and so has
 	// index 0, the beginning of every log: term 0. Errors: ErrPurged, ErrOutOfRange, ErrCorrupt.
 	Term(index uint64) (uint64, error)

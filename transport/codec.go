@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"quorate/node/raft"
 	"quorate/storage"
@@ -47,8 +48,8 @@ type Envelope struct {
 // Refusal is a response that says why there is none.
 type Refusal struct{ Reason string }
 
-// Encode encodes a request or a response. The entries of an AppendRequest travel in their Raw form.
-func Encode(env Envelope, message any) ([]byte, error) {
+// Encode encodes a request or a response, into room if that has the capacity. The entries of an AppendRequest travel in their Raw form.
+func Encode(room []byte, env Envelope, message any) ([]byte, error) {
 	pb := &raftpb.Envelope{Version: Version, From: encodePeer(env.From), Boot: env.Boot}
 	if env.Cluster != (raft.ClusterID{}) {
 		pb.Cluster = env.Cluster[:]
@@ -56,8 +57,9 @@ func Encode(env Envelope, message any) ([]byte, error) {
 	if err := encodeBody(pb, message); err != nil {
 		return nil, err
 	}
-	b, err := pb.MarshalVT()
-	if err != nil {
+	size := pb.SizeVT()
+	b := slices.Grow(room[:0], size)[:size]
+	if _, err := pb.MarshalToSizedBufferVT(b); err != nil {
 		return nil, fmt.Errorf("encode %T: %w", message, err)
 	}
 	return b, nil

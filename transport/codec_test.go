@@ -67,7 +67,7 @@ func messages(t testing.TB) []any {
 
 func TestMessagesComeBackAsTheyWereSent(t *testing.T) {
 	for _, message := range messages(t) {
-		b, err := Encode(env, message)
+		b, err := Encode(nil, env, message)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +85,7 @@ func TestMessagesComeBackAsTheyWereSent(t *testing.T) {
 }
 
 func TestWhatIsNoMessageIsNotEncoded(t *testing.T) {
-	if _, err := Encode(env, "hello"); err == nil {
+	if _, err := Encode(nil, env, "hello"); err == nil {
 		t.Fatal("a string was encoded")
 	}
 }
@@ -161,7 +161,7 @@ func TestBadMessagesAreRefusedWithTheReason(t *testing.T) {
 // FuzzDecode: whatever arrives, Decode returns; and what it accepts is encoded to something that means the same.
 func FuzzDecode(f *testing.F) {
 	for _, message := range messages(f) {
-		b, err := Encode(env, message)
+		b, err := Encode(nil, env, message)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -172,7 +172,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := Encode(gotEnv, message)
+		again, err := Encode(nil, gotEnv, message)
 		if err != nil {
 			t.Fatalf("%T was decoded and cannot be encoded: %v", message, err)
 		}

@@ -34,13 +34,13 @@ func NewGate(self raft.Peer, boot uint64, logger *slog.Logger) *Gate {
 // SetCluster tells the cluster id: from now on messages carry it and are checked for it.
 func (g *Gate) SetCluster(id raft.ClusterID) { g.cluster.Store(&id) }
 
-// Encode encodes a request or a response of this node.
-func (g *Gate) Encode(message any) ([]byte, error) {
+// Encode encodes a request or a response of this node, into room if that has the capacity.
+func (g *Gate) Encode(room []byte, message any) ([]byte, error) {
 	env := Envelope{From: g.self, Boot: g.boot}
 	if id := g.cluster.Load(); id != nil {
 		env.Cluster = *id
 	}
-	return Encode(env, message)
+	return Encode(room, env, message)
 }
 
 // Receive decodes a request and says who sent it. One that the transport answers itself (a ping), and one that is refused,

@@ -21,7 +21,7 @@ func gates() (sender, receiver *Gate, log *bytes.Buffer) {
 
 func sent(t *testing.T, g *Gate, message any) []byte {
 	t.Helper()
-	b, err := g.Encode(message)
+	b, err := g.Encode(nil, message)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ func appendOf(t testing.TB, n, size int) *raft.AppendRequest {
 }
 
 func encoded(t testing.TB, message any) []byte {
-	b, err := Encode(env, message)
+	b, err := Encode(nil, env, message)
 	if err != nil {
 		t.Fatal(err)
 	}

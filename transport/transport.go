@@ -74,7 +74,7 @@ type Incoming struct {
 type Transport interface {
 	// Call sends the request to the peer and returns at once. done is called exactly once, from a goroutine of the
 	// transport's, with the answer or with an error at the latest when timeout has passed; it must not block. Only after
-	// Close it is called before Call returns, with ErrClosed.
+	// Close it is called before Call returns, with ErrClosed. The request is the caller's again when Call returns.
 	// A peer with incarnation zero stands for whoever has that name (only for HelloRequest and AdoptRequest).
 	Call(to raft.Peer, req Request, timeout time.Duration, done func(Answer))
 	// Listen starts handing requests for this node to handle, which is called from goroutines of the transport's, in

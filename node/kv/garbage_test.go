@@ -145,7 +145,7 @@ func envelopes(t *testing.T, cluster raft.ClusterID) [][]byte {
 		&transport.ReadIndexRequest{},
 		&transport.PingRequest{},
 	} {
-		b, err := transport.Encode(transport.Envelope{Cluster: cluster, From: stranger, Boot: 6}, message)
+		b, err := transport.Encode(nil, transport.Envelope{Cluster: cluster, From: stranger, Boot: 6}, message)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,9 @@
 package raft
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // durability tracks which of the engine's writes are on disk. Writes become durable in the order of their numbers, so
 // "durable up to number n" is all that needs to be told; and because a truncation lowers what earlier numbers mean, the
@@ -57,28 +60,38 @@ func (e *Engine) setVote(v Vote) {
 }
 
 // appendEntry adds an entry that follows on the last one.
-func (e *Engine) appendEntry(entry Entry) {
+func (e *Engine) appendEntry(entry Entry) { e.appendEntries([]Entry{entry}) }
+
+// appendEntries adds entries that follow on the last one. The slice is the engine's from then on.
+func (e *Engine) appendEntries(entries []Entry) {
 	w := e.write()
-	w.Append = append(w.Append, entry)
-	e.log.Append(entry.ID)
-	e.disk.pending[len(e.disk.pending)-1].last = entry.ID.Index
-	if entry.Kind == EntryMembership && entry.Membership != nil {
-		e.memberships = append(e.memberships, MembershipAt{ID: entry.ID, Membership: entry.Membership})
-		e.out.Changed = true
+	if len(w.Append) == 0 {
+		w.Append = slices.Clip(entries)
+	} else {
+		w.Append = append(w.Append, entries...)
 	}
-	if entry.Kind == EntrySetting && entry.Setting != nil {
-		e.settings = append(e.settings, SettingAt{ID: entry.ID, Setting: *entry.Setting})
-		e.out.Changed = true
+	for i := range entries {
+		entry := &entries[i]
+		e.log.Append(entry.ID)
+		if entry.Kind == EntryMembership && entry.Membership != nil {
+			e.memberships = append(e.memberships, MembershipAt{ID: entry.ID, Membership: entry.Membership})
+			e.out.Changed = true
+		}
+		if entry.Kind == EntrySetting && entry.Setting != nil {
+			e.settings = append(e.settings, SettingAt{ID: entry.ID, Setting: *entry.Setting})
+			e.out.Changed = true
+		}
 	}
+	e.disk.pending[len(e.disk.pending)-1].last = e.log.last.Index
 }
 
 // truncate removes the entry at from and all after it.
 func (e *Engine) truncate(from uint64) {
 	w := e.write()
 	if len(w.Append) > 0 && from >= w.Append[0].ID.Index {
-		w.Append = w.Append[:from-w.Append[0].ID.Index] // nothing of it has been handed out yet
+		w.Append = slices.Clip(w.Append[:from-w.Append[0].ID.Index]) // nothing of it has been handed out yet
 	} else {
-		w.Append = w.Append[:0]
+		w.Append = nil
 		w.TruncateFrom = from // below an earlier one of this step, if there was one: what that left, it deletes
 	}
 	e.log.Truncate(from)

@@ -173,9 +173,7 @@ func (e *Engine) acceptEntries(req *AppendRequest) (AppendResponse, bool) {
 		if entry.ID.Index <= e.log.last.Index {
 			e.truncate(entry.ID.Index)
 		}
-		for _, fresh := range entries[i:] {
-			e.appendEntry(fresh)
-		}
+		e.appendEntries(entries[i:])
 		break
 	}
 	if len(entries) > 0 {

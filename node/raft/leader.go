@@ -239,7 +239,7 @@ func (e *Engine) Replication() []Target {
 	return targets
 }
 
-// Propose appends entries to the leader's log, in order. It fills in their ids. It returns the id of the first one, and
+// Propose appends entries to the leader's log, in order. It fills in their ids, and keeps the slice. It returns the id of the first one, and
 // false if the node does not lead, or is handing over.
 func (e *Engine) Propose(now time.Time, entries []Entry) (LogID, bool) {
 	e.step(now)
@@ -247,12 +247,14 @@ func (e *Engine) Propose(now time.Time, entries []Entry) (LogID, bool) {
 		return LogID{}, false
 	}
 	first := LogID{Term: e.vote.Term, Index: e.log.last.Index + 1}
+	membership := false
 	for i := range entries {
 		entries[i].ID = LogID{Term: first.Term, Index: first.Index + uint64(i)}
-		e.appendEntry(entries[i])
-		if entries[i].Kind == EntryMembership {
-			e.reconcileTargets() // a configuration takes effect when it is appended
-		}
+		membership = membership || entries[i].Kind == EntryMembership
+	}
+	e.appendEntries(entries)
+	if membership {
+		e.reconcileTargets() // a configuration takes effect when it is appended
 	}
 	e.out.Replicate = true
 	e.advanceCommit()

@@ -93,7 +93,7 @@ func BenchmarkEntries(b *testing.B) {
 			b.ReportAllocs()
 			lo := uint64(1)
 			for b.Loop() {
-				list, err := log.Entries(lo, lo+256, 1<<20)
+				list, err := log.Entries(nil, lo, lo+256, 1<<20)
 				if err != nil || len(list) != 256 {
 					b.Fatal(len(list), err)
 				}

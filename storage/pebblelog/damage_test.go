@@ -108,7 +108,7 @@ func TestDamageInTheMiddleIsFoundWhenItIsRead(t *testing.T) {
 			change(t, fs, damage)
 			log := mustOpen(t, "log", small(fs))
 			for _, lo := range []uint64{50, 45, 11} {
-				if _, err := log.Entries(lo, 60, 1<<20); !errors.Is(err, storage.ErrCorrupt) {
+				if _, err := log.Entries(nil, lo, 60, 1<<20); !errors.Is(err, storage.ErrCorrupt) {
 					t.Errorf("entries from %d: %v", lo, err)
 				}
 			}
@@ -116,7 +116,7 @@ func TestDamageInTheMiddleIsFoundWhenItIsRead(t *testing.T) {
 				t.Errorf("term: %v", err)
 			}
 			for _, lo := range []uint64{11, 51} {
-				if list, err := log.Entries(lo, min(lo+39, 201), 1<<20); err != nil || len(list) != 39 {
+				if list, err := log.Entries(nil, lo, min(lo+39, 201), 1<<20); err != nil || len(list) != 39 {
 					t.Errorf("entries from %d, around it: %d, %v", lo, len(list), err)
 				}
 			}

@@ -76,7 +76,7 @@ func Open(dir string, options Options) (*DB, error) {
 }
 
 func (db *DB) open(dir string, fresh bool) error {
-	disk := &failStopFS{FS: db.options.FS, fault: &db.fault}
+	disk := &failStopFS{FS: newZeroAheadFS(db.options.FS), fault: &db.fault}
 	options := db.pebbleOptions(disk)
 	if !fresh {
 		if err := scanManifest(dir, db.options.FS); err != nil {

@@ -72,7 +72,7 @@ func TestGroupsAreApart(t *testing.T) {
 			if log.Vote().Term != term || log.Purged() != first || log.Last() != last {
 				t.Errorf("group %q: vote %v, purged %v, last %v", name, log.Vote(), log.Purged(), log.Last())
 			}
-			list, err := log.Entries(first.Index+1, last.Index+1, 1<<20)
+			list, err := log.Entries(nil, first.Index+1, last.Index+1, 1<<20)
 			if err != nil || len(list) != int(last.Index-first.Index) || list[0].ID.Term != term {
 				t.Errorf("group %q: %d entries, %v", name, len(list), err)
 			}
@@ -132,7 +132,7 @@ func TestCloseWaitsForReaders(t *testing.T) {
 	for range 4 {
 		readers.Go(func() {
 			for n := 0; ; n++ {
-				_, err := log.Entries(1, 400, 1<<20)
+				_, err := log.Entries(nil, 1, 400, 1<<20)
 				if n == 0 {
 					begun <- struct{}{}
 				}

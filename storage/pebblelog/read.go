@@ -22,20 +22,21 @@ func (l *Log) Purged() raft.LogID {
 	return purged
 }
 
-// Entries returns entries from lo up to, not including, hi: from memory if the first of them is there, else from disk.
-func (l *Log) Entries(lo, hi uint64, maxBytes int) ([]raft.Entry, error) {
+// Entries appends entries from lo up to, not including, hi: from memory if the first of them is there, else from disk.
+func (l *Log) Entries(into []raft.Entry, lo, hi uint64, maxBytes int) ([]raft.Entry, error) {
 	if hi <= lo {
-		return nil, fmt.Errorf("read entries %d to %d: the range is empty", lo, hi)
+		return into, fmt.Errorf("read entries %d to %d: the range is empty", lo, hi)
 	}
 	if l.closed.Load() {
-		return nil, storage.ErrClosed
+		return into, storage.ErrClosed
 	}
-	if entries := l.window.read(lo, hi, maxBytes); entries != nil {
+	if entries, ok := l.window.read(into, lo, hi, maxBytes); ok {
 		return entries, nil
 	}
-	return readSettled(l, lo, func(last raft.LogID) ([]raft.Entry, error) {
+	entries, err := readSettled(l, lo, func(last raft.LogID) ([]raft.Entry, error) {
 		return l.readDisk(lo, min(hi, last.Index+1), maxBytes)
 	})
+	return append(into, entries...), err
 }
 
 // readSettled reads from disk what begins at an index. A read that fails is tried once more with no write under way: one that changed

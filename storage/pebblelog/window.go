@@ -1,6 +1,7 @@
 package pebblelog
 
 import (
+	"slices"
 	"sync"
 	"unsafe"
 
@@ -117,12 +118,12 @@ func (w *window) bounds() (purged, last raft.LogID) {
 	return w.purged, w.last
 }
 
-// read copies entries from lo up to hi, at most maxBytes of them but at least one. It returns nil if lo is not in the window.
-func (w *window) read(lo, hi uint64, maxBytes int) []raft.Entry {
+// read appends entries from lo up to hi, at most maxBytes of them but at least one. It returns false if lo is not in the window.
+func (w *window) read(into []raft.Entry, lo, hi uint64, maxBytes int) ([]raft.Entry, bool) {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	if w.count == 0 || lo < w.first() || lo > w.last.Index {
-		return nil
+		return into, false
 	}
 	from := int(lo - w.first())
 	to := int(min(hi, w.last.Index+1) - w.first())
@@ -134,11 +135,10 @@ func (w *window) read(lo, hi uint64, maxBytes int) []raft.Entry {
 		}
 		n++
 	}
-	entries := make([]raft.Entry, 0, n-from)
 	begin := (w.head + from) & (len(w.ring) - 1)
 	untilEnd := min(n-from, len(w.ring)-begin)
-	entries = append(entries, w.ring[begin:begin+untilEnd]...)
-	return append(entries, w.ring[:n-from-untilEnd]...)
+	into = append(slices.Grow(into, n-from), w.ring[begin:begin+untilEnd]...)
+	return append(into, w.ring[:n-from-untilEnd]...), true
 }
 
 func (w *window) term(index uint64) (uint64, bool) {

@@ -50,8 +50,8 @@ func TestWindowEqualsTheLog(t *testing.T) {
 				lo := rapid.Uint64Range(0, last.Index+2).Draw(t, "lo")
 				hi := lo + rapid.Uint64Range(1, 50).Draw(t, "n")
 				maxBytes := rapid.IntRange(0, 3000).Draw(t, "max bytes")
-				got := w.read(lo, hi, maxBytes)
-				if got == nil {
+				got, ok := w.read(nil, lo, hi, maxBytes)
+				if !ok {
 					return // from disk, then
 				}
 				var want []raft.Entry
@@ -70,7 +70,8 @@ func TestWindowEqualsTheLog(t *testing.T) {
 				if w.count > len(log) {
 					t.Fatalf("%d entries in the window, %d in the log", w.count, len(log))
 				}
-				same(t, w.read(last.Index+1-uint64(w.count), last.Index+1, 1<<30), log[len(log)-w.count:])
+				got, _ := w.read(nil, last.Index+1-uint64(w.count), last.Index+1, 1<<30)
+				same(t, got, log[len(log)-w.count:])
 				bytes := 0
 				for _, e := range log[len(log)-w.count:] {
 					bytes += weight(&e)
@@ -110,7 +111,7 @@ func TestWindowKeepsAsMuchAsItMay(t *testing.T) {
 		t.Errorf("the ring has %d slots", len(w.ring))
 	}
 	w.change(false, raft.LogID{}, []raft.Entry{{ID: raft.LogID{Term: 1, Index: 1001}, Raw: make([]byte, 1<<20)}})
-	if got := w.read(1001, 1002, 1); len(got) != 1 {
+	if got, _ := w.read(nil, 1001, 1002, 1); len(got) != 1 {
 		t.Error("the newest entry is not kept when it is larger than all may be")
 	}
 }

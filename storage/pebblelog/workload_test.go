@@ -70,7 +70,7 @@ func stateOf(t testing.TB, log *pebblelog.Log) string {
 	genesis, _ := log.Genesis()
 	s := fmt.Sprintf("%v %v %v purged %v:", identity, genesis, log.Vote(), log.Purged())
 	for index := log.Purged().Index + 1; index <= log.Last().Index; {
-		list, err := log.Entries(index, log.Last().Index+1, 1<<20)
+		list, err := log.Entries(nil, index, log.Last().Index+1, 1<<20)
 		if err != nil {
 			t.Fatal(err)
 		}

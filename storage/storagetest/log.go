@@ -33,7 +33,7 @@ func testEmpty(t *testing.T, disk Disk) {
 	}
 	_, err := store.Term(1)
 	wantError(t, "term at index 1", err, storage.ErrOutOfRange)
-	_, err = store.Entries(1, 2, 1000)
+	_, err = store.Entries(nil, 1, 2, 1000)
 	wantError(t, "entry 1", err, storage.ErrOutOfRange)
 	check(t, disk, store, model{})
 }
@@ -63,11 +63,11 @@ func testAppendAndRead(t *testing.T, disk Disk) {
 			}
 		}
 	}
-	_, err := store.Entries(41, 42, 1000)
+	_, err := store.Entries(nil, 41, 42, 1000)
 	wantError(t, "the entry after the last", err, storage.ErrOutOfRange)
 	_, err = store.Term(41)
 	wantError(t, "the term after the last", err, storage.ErrOutOfRange)
-	if _, err := store.Entries(7, 7, 1000); err == nil {
+	if _, err := store.Entries(nil, 7, 7, 1000); err == nil {
 		t.Error("an empty range can be read")
 	}
 	check(t, disk, store, want)
@@ -163,7 +163,7 @@ func testTruncate(t *testing.T, disk Disk) {
 	step(storage.Write{TruncateFrom: 11}) // nothing is there
 	step(storage.Write{TruncateFrom: 100})
 	step(storage.Write{TruncateFrom: 10})
-	_, err := store.Entries(10, 11, 1000)
+	_, err := store.Entries(nil, 10, 11, 1000)
 	wantError(t, "a truncated entry", err, storage.ErrOutOfRange)
 	_, err = store.Term(10)
 	wantError(t, "a truncated entry's term", err, storage.ErrOutOfRange)
@@ -252,7 +252,7 @@ func testClosed(t *testing.T, disk Disk) {
 	_ = commit.Wait() // may fail, but must return
 	_, err := store.Write(storage.Write{Append: entries(t, 1, 6, 6)})
 	wantError(t, "write", err, storage.ErrClosed)
-	_, err = store.Entries(1, 2, 1000)
+	_, err = store.Entries(nil, 1, 2, 1000)
 	wantError(t, "entries", err, storage.ErrClosed)
 	_, err = store.Term(2)
 	wantError(t, "term", err, storage.ErrClosed)

@@ -28,6 +28,7 @@ const (
 	forgetsPurgedTerm     defect = "the purged entry's term is not known"
 	ignoresMaxBytes       defect = "reads are not bounded by bytes"
 	returnsNothing        defect = "a read returns nothing when the first entry is too large"
+	overwritesSlice       defect = "a read drops what the caller's slice held"
 	acceptsGap            defect = "a gap is accepted"
 	halfRefuses           defect = "a refused write changes the vote"
 	acceptsUnsealed       defect = "an entry without its Raw form is accepted"
@@ -258,22 +259,25 @@ func (s *memoryStore) Purge(upTo raft.LogID) error {
 	return nil
 }
 
-func (s *memoryStore) Entries(lo, hi uint64, maxBytes int) ([]raft.Entry, error) {
+func (s *memoryStore) Entries(into []raft.Entry, lo, hi uint64, maxBytes int) ([]raft.Entry, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if err := s.check(); err != nil {
 		return nil, err
 	}
 	if lo <= s.state.purged.Index {
-		return nil, storage.ErrPurged
+		return into, storage.ErrPurged
 	}
 	if lo > s.state.last().Index {
 		return nil, storage.ErrOutOfRange
 	}
 	if hi <= lo {
-		return nil, fmt.Errorf("the range %d to %d is empty", lo, hi)
+		return into, fmt.Errorf("the range %d to %d is empty", lo, hi)
 	}
-	var entries []raft.Entry
+	entries := into
+	if s.disk.defect == overwritesSlice {
+		entries = into[:0]
+	}
 	for _, e := range s.state.entries[min(lo-s.state.purged.Index-1, uint64(len(s.state.entries))):] {
 		if cached, ok := s.cache[e.ID.Index]; ok {
 			e = cached
@@ -283,7 +287,7 @@ func (s *memoryStore) Entries(lo, hi uint64, maxBytes int) ([]raft.Entry, error)
 			least = 0
 		}
 		maxBytes -= len(e.Raw)
-		if e.ID.Index >= hi || maxBytes < 0 && len(entries) >= least && s.disk.defect != ignoresMaxBytes {
+		if e.ID.Index >= hi || maxBytes < 0 && len(entries) >= len(into)+least && s.disk.defect != ignoresMaxBytes {
 			break
 		}
 		entries = append(entries, e)

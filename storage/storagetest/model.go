@@ -94,10 +94,15 @@ func (m model) difference(store storage.LogStore) string {
 
 // differenceOfRead says in what a read of a range that begins in the log differs, or "".
 func (m model) differenceOfRead(store storage.LogStore, lo, hi uint64, maxBytes int) string {
-	got, err := store.Entries(lo, hi, maxBytes)
+	before := []raft.Entry{{ID: raft.LogID{Term: 1, Index: 1<<40 + lo}}} // what is in the slice already stays
+	got, err := store.Entries(slices.Clone(before), lo, hi, maxBytes)
 	if err != nil {
 		return fmt.Sprintf("entries %d to %d: %v", lo, hi, err)
 	}
+	if len(got) == 0 || got[0].ID != before[0].ID {
+		return fmt.Sprintf("entries %d to %d are not appended to the slice that was given", lo, hi)
+	}
+	got = got[1:]
 	want := m.read(lo, hi, maxBytes)
 	if !slices.EqualFunc(got, want, equalEntries) {
 		return fmt.Sprintf("entries %d to %d, up to %d bytes, are %s, want %s", lo, hi, maxBytes, ids(got), ids(want))

@@ -26,7 +26,7 @@ func testPurge(t *testing.T, disk Disk) {
 			t.Fatal(d)
 		}
 		for _, gone := range []uint64{1, index} {
-			_, err := store.Entries(gone, index+5, 1000)
+			_, err := store.Entries(nil, gone, index+5, 1000)
 			wantError(t, "a purged entry", err, storage.ErrPurged)
 			if gone < index {
 				_, err = store.Term(gone)
@@ -44,7 +44,7 @@ func testPurge(t *testing.T, disk Disk) {
 		t.Fatalf("after a restart: %s", d)
 	}
 	purge(2, 20) // the whole log
-	_, err := store.Entries(21, 22, 1000)
+	_, err := store.Entries(nil, 21, 22, 1000)
 	wantError(t, "an entry of an empty log", err, storage.ErrOutOfRange)
 	store = reopened(t, disk, store)
 	if d := want.difference(store); d != "" {

@@ -88,10 +88,10 @@ func testModel(t *testing.T, newDisk Factory) {
 				if d := m.difference(store); d != "" {
 					rt.Fatalf("%s", d)
 				}
-				_, err := store.Entries(m.last().Index+1, m.last().Index+2, 1)
+				_, err := store.Entries(nil, m.last().Index+1, m.last().Index+2, 1)
 				wantError(rt, "the entry after the last", err, storage.ErrOutOfRange)
 				if m.purged.Index > 0 {
-					_, err = store.Entries(m.purged.Index, m.last().Index+2, 1)
+					_, err = store.Entries(nil, m.purged.Index, m.last().Index+2, 1)
 					wantError(rt, "the purged entry", err, storage.ErrPurged)
 				}
 			},

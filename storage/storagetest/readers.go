@@ -86,7 +86,7 @@ func readSome(store storage.LogStore, random *rand.Rand) error {
 	if term, err := store.Term(lo); err == nil && lo > 0 && term == 0 || err != nil && !moved(err) {
 		return fmt.Errorf("term at %d: %d, %w", lo, term, err)
 	}
-	list, err := store.Entries(lo, hi, 1+random.IntN(10000))
+	list, err := store.Entries(nil, lo, hi, 1+random.IntN(10000))
 	if err != nil {
 		if !moved(err) {
 			return fmt.Errorf("entries %d to %d: %w", lo, hi, err)

@@ -47,6 +47,7 @@ func TestTheSuiteCatches(t *testing.T) {
 		{forgetsPurgedTerm, "Purge"},
 		{ignoresMaxBytes, "ReadsAreBoundedByBytes"},
 		{returnsNothing, "ReadsAreBoundedByBytes"},
+		{overwritesSlice, "Model"},
 		{acceptsGap, "RefusesWhatDoesNotFollow"},
 		{halfRefuses, "RefusesWhatDoesNotFollow"},
 		{acceptsUnsealed, "RefusesWhatDoesNotFollow"},

@@ -302,7 +302,7 @@ func waitLong(tb testing.TB, patience time.Duration, what string, condition func
 
 func startLeader(b *testing.B, url, dir string) *node.Node {
 	b.Helper()
-	n, err := startNode("n1", url, dir, 100*time.Millisecond)
+	n, err := startNode("n1", url, dir, time.Second)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -315,7 +315,8 @@ func startLeader(b *testing.B, url, dir string) *node.Node {
 	return n
 }
 
-// startNode starts a member of the benchmark's cluster. n1 is the least patient, so it leads.
+// startNode starts a member of the benchmark's cluster. n1 is the least patient, so it leads; all are patient enough for a disk that is slow for
+// a moment.
 func startNode(id, url, dir string, patience time.Duration) (*node.Node, error) {
 	return node.Start(context.Background(), node.Config{
 		Cluster: "bounds", ID: raft.NodeID(id), Members: []raft.NodeID{"n1", "n2", "n3"},

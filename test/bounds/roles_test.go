@@ -76,7 +76,7 @@ func play(ctx context.Context, role, url, dir, id string) error {
 		<-ctx.Done()
 		return nil
 	case "node":
-		n, err := startNode(id, url, dir, 2*time.Second)
+		n, err := startNode(id, url, dir, 4*time.Second)
 		if err != nil {
 			return err
 		}

@@ -49,7 +49,7 @@ func (t *Transport) Call(to raft.Peer, req transport.Request, timeout time.Durat
 	t.calls[id] = &call{done: done, timer: time.AfterFunc(timeout, func() { t.answer(id, transport.Answer{Err: transport.ErrTimeout}) })}
 	t.mu.Unlock()
 	fail := func(err error) { time.AfterFunc(0, func() { t.answer(id, transport.Answer{Err: err}) }) }
-	b, err := t.gate.Encode(req)
+	b, err := t.gate.Encode(nil, req)
 	target := t.network.find(to)
 	switch {
 	case err != nil:
@@ -71,7 +71,7 @@ func (t *Transport) receive(sender *Transport, id uint64, b []byte) {
 		})
 	}
 	reply := func(message any) {
-		if b, err := t.gate.Encode(message); err == nil {
+		if b, err := t.gate.Encode(nil, message); err == nil {
 			back(b)
 		}
 	}

@@ -23,7 +23,7 @@ func squat(t *testing.T, by *endpoint, handle nats.MsgHandler) {
 
 // A process of another version, or one that is stopping, runs all the same.
 func TestWhoeverAnswersUnderTheNameIsADuplicate(t *testing.T) {
-	refusal, err := transport.Encode(transport.Envelope{From: peerOf("n"), Boot: 77}, &transport.Refusal{Reason: "node is stopped"})
+	refusal, err := transport.Encode(nil, transport.Envelope{From: peerOf("n"), Boot: 77}, &transport.Refusal{Reason: "node is stopped"})
 	if err != nil {
 		t.Fatal(err)
 	}

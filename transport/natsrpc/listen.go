@@ -68,7 +68,9 @@ func (t *Transport) request(m *nats.Msg) {
 }
 
 func (t *Transport) reply(m *nats.Msg, response any) {
-	b, err := t.gate.Encode(response)
+	room := t.rooms.take()
+	defer t.rooms.put(room)
+	b, err := room.encode(t.gate, response)
 	if err == nil {
 		err = m.Respond(b)
 	}

@@ -36,7 +36,8 @@ type Transport struct {
 	calls  *calls
 	handle func(transport.Incoming)
 	// stem begins the subjects of all nodes.
-	stem string
+	stem  string
+	rooms rooms
 
 	mu     sync.Mutex // guards all below
 	subs   []*subscription
@@ -99,7 +100,9 @@ func (t *Transport) call(to raft.Peer, req transport.Request, header nats.Header
 		t.calls.fail(transport.ErrDisconnected, done)
 		return
 	}
-	b, err := t.gate.Encode(req)
+	room := t.rooms.take()
+	defer t.rooms.put(room)
+	b, err := room.encode(t.gate, req)
 	if err != nil {
 		t.calls.fail(err, done)
 		return

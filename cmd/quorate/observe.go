@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
@@ -39,6 +40,7 @@ func (f *observeFlags) add(flags *pflag.FlagSet) {
 
 func (f *observeFlags) start(logger *slog.Logger) (*observation, error) {
 	o := &observation{logger: logger}
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { logger.Warn("telemetry failed", "error", err) })) // of this process
 	if f.metricsListen == "" {
 		return o, nil
 	}

@@ -2,6 +2,10 @@
 //
 //	QUORATE_COMPOSE=1 go test ./test/compose -run InContainers -v -timeout 20m
 //
-// needs Docker, and no image registry: all images are made of static binaries that the test builds. It runs the commands of the README, in
-// a project of its own, on a network that leads nowhere, and removes all that it made.
+// starts the cluster and takes a leader and a NATS server from it, and
+//
+//	QUORATE_COMPOSE=1 go test ./test/compose -run WithBackends -v -timeout 40m
+//
+// has Jaeger and Prometheus, too. They need Docker, and no image registry: all images are made of static binaries that the tests build. They
+// run the commands of the README, in a project of its own, on a network that leads nowhere, and remove all that they made.
 package compose

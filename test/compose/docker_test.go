@@ -47,9 +47,7 @@ func newRunning(t *testing.T, files ...string) *running {
 			}
 		}
 	}
-	r.names("QUORATE_IMAGE")
-	nats := r.names("NATS_IMAGE")
-	t.Cleanup(func() { // before the images are removed
+	t.Cleanup(func() {
 		if t.Failed() {
 			logs, _ := r.compose("logs --no-color --tail 50")
 			t.Log(logs)
@@ -57,7 +55,12 @@ func newRunning(t *testing.T, files ...string) *running {
 		if out, err := r.compose("down --volumes --remove-orphans"); err != nil {
 			t.Errorf("not all was removed: %v\n%s", err, out)
 		}
+		if out, err := r.try(r.dir, "docker image ls --format '{{.Repository}}:{{.Tag}}' "+r.name+" | xargs --no-run-if-empty docker rmi"); err != nil {
+			t.Errorf("images are left: %v\n%s", err, out)
+		}
 	})
+	r.names("QUORATE_IMAGE")
+	nats := r.names("NATS_IMAGE")
 	r.goBuild("github.com/nats-io/nats-server/v2")
 	r.must("docker build --network none --quiet --tag " + nats + " --file compose/image/nats.Dockerfile compose/image")
 	return r
@@ -76,15 +79,10 @@ func (r *running) append(name, text string) {
 	}
 }
 
-// names has a variable name an image of this test's, which is removed with it.
+// names has a variable name an image of this test's.
 func (r *running) names(variable string) string {
 	tag := r.name + ":" + strings.ToLower(strings.TrimSuffix(variable, "_IMAGE"))
 	r.env = append(r.env, variable+"="+tag)
-	r.t.Cleanup(func() {
-		if out, err := r.try(r.dir, "docker image ls --quiet "+tag+" | xargs --no-run-if-empty docker rmi --force"); err != nil {
-			r.t.Errorf("an image is left: %v\n%s", err, out)
-		}
-	})
 	return tag
 }
 
@@ -98,7 +96,7 @@ func (r *running) goBuild(packages string) {
 
 // try runs a shell's line, also when the test is over.
 func (r *running) try(dir, line string) (string, error) {
-	const most = 10 * time.Minute // a program is built in that, on a slow machine
+	const most = 30 * time.Minute // in that a large program is built on a slow machine
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.t.Context()), most)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-e", "-c", line)
@@ -194,16 +192,8 @@ func (r *running) waitHealthy() {
 	}
 }
 
-func (r *running) eventually(what string, condition func() bool) {
+// eventually waits for a condition. If it does not come, that fails the test, after what the others say.
+func (r *running) eventually(what string, condition func() bool, otherwise ...func()) {
 	r.t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(250 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			r.t.Fatalf("not within %v: %s", patience, what)
-		}
-	}
+	eventually(r.t, what, patience, condition, otherwise...)
 }

@@ -92,7 +92,7 @@ func TestDashboardAndAlertsNameMetricsThatNodesHave(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	eventually(t, "write", func() bool {
+	eventually(t, "a write", time.Minute, func() bool {
 		_, err := conn.Request("quorate.c.kv.put.k", []byte("v"), time.Second)
 		return err == nil
 	})
@@ -104,7 +104,7 @@ func TestDashboardAndAlertsNameMetricsThatNodesHave(t *testing.T) {
 
 	used := regexp.MustCompile(`\bquorate_[a-z_]+`)
 	var missing []string
-	eventually(t, "metrics of every name that is used", func() bool {
+	eventually(t, "metrics of every name that is used", time.Minute, func() bool {
 		has := map[string]bool{}
 		for _, address := range addresses {
 			for _, name := range regexp.MustCompile(`(?m)^([a-z_]+)[{ ]|[{,]([a-z_]+)="`).FindAllStringSubmatch(scrape(t, address), -1) {
@@ -135,7 +135,7 @@ func TestDashboardAndAlertsNameMetricsThatNodesHave(t *testing.T) {
 func servedAt(t *testing.T, p *procs.Process) string {
 	t.Helper()
 	said := regexp.MustCompile(`serving /metrics.*address=(\S+)`)
-	eventually(t, "address of /metrics", func() bool { return said.MatchString(p.Output()) })
+	eventually(t, "the address of /metrics", time.Minute, func() bool { return said.MatchString(p.Output()) })
 	return said.FindStringSubmatch(p.Output())[1]
 }
 
@@ -204,11 +204,11 @@ func TestEveryAlertSaysWhatToDo(t *testing.T) {
 	}
 }
 
-// eventually waits for a condition. If it does not come, it says so, after what the others say.
-func eventually(t *testing.T, what string, condition func() bool, otherwise ...func()) {
+// eventually waits for a condition. If it does not come, that fails the test, after what the others say.
+func eventually(t *testing.T, what string, patience time.Duration, condition func() bool, otherwise ...func()) {
 	t.Helper()
-	deadline := time.After(time.Minute)
-	tick := time.NewTicker(50 * time.Millisecond)
+	deadline := time.After(patience)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for !condition() {
 		select {
@@ -217,7 +217,7 @@ func eventually(t *testing.T, what string, condition func() bool, otherwise ...f
 			for _, say := range otherwise {
 				say()
 			}
-			t.Fatalf("no %s within a minute", what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
 }

@@ -33,6 +33,8 @@ type raftCore struct {
 
 	in      inputs
 	taken   drained
+	// crowded: the last users' requests did not come alone.
+	crowded bool
 	syncing chan<- syncItem
 	// The newest write made, and the newest that is durable; see congested.
 	writtenSeq, durableSeq uint64
@@ -162,12 +164,15 @@ func (c *raftCore) receive(ctx context.Context, timer *time.Timer) bool {
 		d.api = append(d.api, r)
 	case <-timer.C:
 	}
-	if len(d.api) > 0 {
+	if len(d.api) > 0 && c.crowded {
 		// Users who were answered a moment ago are about to ask again. Let those that can run do so: they all fit into one
-		// write, and when nobody else is there this costs nothing.
+		// write. A lone user does not pay for it: yielding wakes a thread of the runtime.
 		runtime.Gosched()
 	}
 	d.drain(&c.in, rpc != nil, api != nil)
+	if len(d.api) > 0 {
+		c.crowded = len(d.api) > 1
+	}
 	return true
 }
 

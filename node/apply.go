@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -120,7 +121,7 @@ collect:
 			answer(entry, answered{})
 		default:
 			// To skip it would let this node differ from the others for ever.
-			return 0, fmt.Errorf("entry %v is of kind %d, which this version does not know: upgrade this node", entry.ID, entry.Kind)
+			return 0, errors.Join(c.cfg.checkEntry(entry), fmt.Errorf("entry %v cannot be applied", entry.ID))
 		}
 	}
 	entries = entries[:n]
@@ -212,6 +213,9 @@ func decodeMembershipRecord(record SystemRecord) (raft.MembershipAt, error) {
 	entry, err := storage.OpenEntry(record.Value)
 	if err != nil {
 		return raft.MembershipAt{}, fmt.Errorf("membership in the state machine: %w", err)
+	}
+	if entry.Kind == raft.EntryUnknown {
+		return raft.MembershipAt{}, fmt.Errorf("membership in the state machine: %w", ErrUpgrade)
 	}
 	if entry.Membership == nil {
 		return raft.MembershipAt{}, fmt.Errorf("membership in the state machine: %w: entry %v of kind %d is none", storage.ErrCorrupt, entry.ID, entry.Kind)

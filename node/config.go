@@ -73,6 +73,11 @@ type Config struct {
 	// SnapshotReplicas is how many JetStream servers keep the snapshots' bucket, when it is made. Default: 1.
 	SnapshotReplicas int
 
+	// CommandVersion is the newest version of the state machine's commands that this node can apply, counted from zero. Raise it with each
+	// release that adds a command or changes what one means, and propose such a command once Node.Versions says that the cluster has come so far:
+	// then every member can apply it, and one that cannot stops before it meets one.
+	CommandVersion uint32
+
 	// NoForwarding: a proposal or linearizable read at a node that does not lead fails with *NotLeaderError, in place of being handed on
 	// to the leader.
 	NoForwarding bool

@@ -31,8 +31,8 @@ type raftCore struct {
 	transport transport.Transport
 	logger    *slog.Logger
 
-	in      inputs
-	taken   drained
+	in    inputs
+	taken drained
 	// crowded: the last users' requests did not come alone.
 	crowded bool
 	syncing chan<- syncItem
@@ -289,6 +289,9 @@ func (c *raftCore) takeRequests(now time.Time) {
 // execute does what the engine decided: one write to the log, one nudge for each worker, the replies, one slice of
 // applying.
 func (c *raftCore) execute(ctx context.Context, out raft.Output) error {
+	if out.Halt != "" {
+		return fmt.Errorf("%s: %w", out.Halt, ErrUpgrade)
+	}
 	c.publishLease() // before anything that others can see
 	c.tracing.advance(c.engine, c.durableSeq)
 	if out.Write != nil {

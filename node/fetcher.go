@@ -151,6 +151,9 @@ func (c *raftCore) fetchedSnapshot(f *fetched) error {
 	if f.err == nil && f.manifest.Meta.Last != f.ref.Last {
 		f.err = fmt.Errorf("the manifest is of entry %v, the offer was of %v", f.manifest.Meta.Last, f.ref.Last)
 	}
+	if errors.Is(f.err, storage.ErrNewer) {
+		return errors.Join(fmt.Errorf("the snapshot of %v: %w", f.ref.Last, f.err), c.forgetStaged(f))
+	}
 	if f.err != nil {
 		var damaged *objectstore.DamagedError
 		c.snapshots.status.Problem = "cannot fetch a snapshot: " + f.err.Error()

@@ -24,6 +24,9 @@ func (c *raftCore) install(f *fetched) error {
 	if err != nil {
 		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
 	}
+	if err := c.cfg.checkVersions(setting); err != nil {
+		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
+	}
 	c.endBuilder()
 	if err := c.switchState(f); err != nil {
 		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)

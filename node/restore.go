@@ -87,6 +87,9 @@ func (n *Node) restore() (restored, error) {
 	if r.log, err = raft.NewLogView(n.log.Purged(), n.log.Last(), n.log.Term); err != nil {
 		return r, fmt.Errorf("read the log: %w", err)
 	}
+	if err := n.cfg.checkVersions(r.settings[0]); err != nil {
+		return r, err
+	}
 	return r, n.scanLog(&r)
 }
 
@@ -155,6 +158,9 @@ func (n *Node) scanLog(r *restored) error {
 			if entry.ID.Index <= r.applied.Index {
 				continue
 			}
+			if err := n.cfg.checkEntry(&entry); err != nil {
+				return err
+			}
 			switch entry.Kind {
 			case raft.EntryMembership:
 				r.memberships = append(r.memberships, raft.MembershipAt{ID: entry.ID, Membership: entry.Membership})
@@ -173,6 +179,7 @@ func (n *Node) newCore(genesis storage.Genesis, r restored, syncing chan<- syncI
 	}
 	engine := raft.New(raft.Config{
 		Self:              n.self,
+		Versions:          n.cfg.speaks(),
 		HeartbeatInterval: n.cfg.HeartbeatInterval,
 		ElectionTimeout:   n.cfg.ElectionTimeout,
 		Rand:              rand.New(rand.NewPCG(randomID(), randomID())),

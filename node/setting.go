@@ -130,7 +130,10 @@ func settingIn(records []SystemRecord) (raft.SettingAt, error) {
 			continue
 		}
 		entry, err := storage.OpenEntry(record.Value)
-		if err == nil && entry.Setting == nil {
+		switch {
+		case err == nil && entry.Kind == raft.EntryUnknown:
+			err = ErrUpgrade
+		case err == nil && entry.Setting == nil:
 			err = errors.New("it is none")
 		}
 		if err != nil {

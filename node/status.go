@@ -40,6 +40,9 @@ type Status struct {
 	MembershipID raft.LogID `json:"membership_id"`
 	// Setting is what the cluster has agreed on besides its members.
 	Setting Setting `json:"setting"`
+	// Versions are in use in the cluster, as far as this node has applied its log; Speaks are the newest that it speaks.
+	Versions raft.Versions `json:"versions"`
+	Speaks   raft.Versions `json:"speaks"`
 	// Transferring: this leader is handing over. Removed: a voter told this node that it is no member any more.
 	Transferring bool `json:"transferring,omitempty"`
 	Removed      bool `json:"removed,omitempty"`
@@ -71,7 +74,7 @@ type Status struct {
 	Error string `json:"error,omitempty"`
 }
 
-// MemberStatus is one member of the configuration. Matched and Reachable are known on the leader only.
+// MemberStatus is one member of the configuration. Matched, Reachable and Speaks are known on the leader only.
 type MemberStatus struct {
 	ID          raft.NodeID `json:"id"`
 	Incarnation string      `json:"incarnation"`
@@ -80,6 +83,8 @@ type MemberStatus struct {
 	Outgoing  bool   `json:"outgoing,omitempty"`
 	Matched   uint64 `json:"matched,omitempty"`
 	Reachable bool   `json:"reachable,omitempty"`
+	// Speaks are the newest versions that it speaks, if it has answered this leader.
+	Speaks *raft.Versions `json:"speaks,omitempty"`
 }
 
 // NATSStatus is the state of the node's NATS connections.

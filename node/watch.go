@@ -21,6 +21,8 @@ type coreState struct {
 	// membershipID is the log id of its entry.
 	membershipID raft.LogID
 	setting      raft.SettingAt
+	// versions are those of the newest setting that was applied.
+	versions     raft.Versions
 	snapshot     SnapshotStatus
 	transferring bool
 	removed      bool
@@ -158,6 +160,7 @@ func (c *raftCore) observe(changed bool) {
 
 		membershipID: e.MembershipAt().ID,
 		setting:      e.SettingAt(),
+		versions:     c.appliedSetting.Setting.Versions,
 		snapshot:     c.snapshots.status,
 		transferring: e.Transferring(),
 		removed:      e.Removed(),
@@ -207,6 +210,7 @@ func (n *Node) Status() Status {
 		Role: s.role, Term: s.term, Leader: s.leader, Serving: s.serving,
 		WaitingFor:   n.gather.waitingFor(),
 		Transferring: s.transferring, Removed: s.removed, MembershipID: s.membershipID, Setting: shownSetting(s.setting),
+		Versions: s.versions, Speaks: n.cfg.speaks(),
 		LastIndex: s.last, DurableIndex: s.durable, CommittedIndex: s.committed, AppliedIndex: s.applied,
 		MaxEntryBytes: n.MaxCommandBytes(),
 		NATS:          n.links.status(),
@@ -245,10 +249,13 @@ func (n *Node) Status() Status {
 				if t.Peer == m.Peer {
 					member.Matched = t.Matched.Index
 					member.Reachable = t.Reachable
+					if t.Answered {
+						member.Speaks = &t.Versions
+					}
 				}
 			}
 			if s.role == RoleLeader && m.Peer == n.self {
-				member.Matched, member.Reachable = s.durable, true
+				member.Matched, member.Reachable, member.Speaks = s.durable, true, &status.Speaks
 			}
 			status.Members = append(status.Members, member)
 		}

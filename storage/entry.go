@@ -2,6 +2,7 @@ package storage
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"math"
@@ -91,8 +92,8 @@ func appendVarint(b []byte, field protowire.Number, v uint64) []byte {
 }
 
 // OpenEntry checks the checksum of an encoded entry and decodes it. The entry's Raw is raw itself, and its Data a part of
-// raw. An entry of a kind that is not known here is opened all the same, an entry of an unknown format is not.
-// Errors wrap ErrCorrupt.
+// raw. An entry of a kind that is not known here is opened all the same; one of an unknown format, or whose membership or setting is of one, is of
+// kind raft.EntryUnknown. Errors wrap ErrCorrupt.
 func OpenEntry(raw []byte) (raft.Entry, error) {
 	if len(raw) < checksumBytes {
 		return raft.Entry{}, fmt.Errorf("entry of %d bytes: %w: too short", len(raw), ErrCorrupt)
@@ -105,53 +106,63 @@ func OpenEntry(raw []byte) (raft.Entry, error) {
 		return raft.Entry{}, fmt.Errorf("entry of %d bytes: %w: wrong checksum", len(raw), ErrCorrupt)
 	}
 	e := raft.Entry{Raw: raw}
-	if err := decodeFields(&e, body); err != nil {
+	format, err := decodeFields(&e, body)
+	if err != nil {
 		return raft.Entry{}, fmt.Errorf("entry: %w: %w", ErrCorrupt, err)
 	}
 	if fault := entryFault(&e); fault != "" {
 		return raft.Entry{}, fmt.Errorf("entry %v: %w: %s", e.ID, ErrCorrupt, fault)
 	}
-	var err error
+	if format > entryFormat {
+		e.Kind = raft.EntryUnknown
+		return e, nil
+	}
 	switch e.Kind {
 	case raft.EntryMembership:
 		e.Membership, err = DecodeMembership(e.Data)
 	case raft.EntrySetting:
 		e.Setting, err = DecodeSetting(e.Data)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrNewer):
+		e.Kind = raft.EntryUnknown
+	case err != nil:
 		return raft.Entry{}, fmt.Errorf("entry %v: %w", e.ID, err)
 	}
 	return e, nil
 }
 
-func decodeFields(e *raft.Entry, body []byte) error {
+// decodeFields reads the fields into the entry, and returns its format.
+func decodeFields(e *raft.Entry, body []byte) (format uint64, err error) {
 	for len(body) > 0 {
 		field, wire, n := protowire.ConsumeTag(body)
 		if n < 0 {
-			return protowire.ParseError(n)
+			return 0, protowire.ParseError(n)
 		}
 		body = body[n:]
 		switch {
 		case wire == protowire.VarintType && field != fieldData && field != fieldChecksum:
 			var v uint64
 			if v, n = protowire.ConsumeVarint(body); n >= 0 {
-				if err := setField(e, field, v); err != nil {
-					return err
+				if field == fieldFormat {
+					format = v
+				} else if err := setField(e, field, v); err != nil {
+					return 0, err
 				}
 			}
 		case wire == protowire.BytesType && field == fieldData:
 			e.Data, n = protowire.ConsumeBytes(body)
 		case field <= fieldFormat || field == fieldChecksum:
-			return fmt.Errorf("field %d has wire type %d, or is in the wrong place", field, wire)
+			return 0, fmt.Errorf("field %d has wire type %d, or is in the wrong place", field, wire)
 		default:
 			n = protowire.ConsumeFieldValue(field, wire, body)
 		}
 		if n < 0 {
-			return protowire.ParseError(n)
+			return 0, protowire.ParseError(n)
 		}
 		body = body[n:]
 	}
-	return nil
+	return format, nil
 }
 
 func setField(e *raft.Entry, field protowire.Number, v uint64) error {
@@ -173,10 +184,6 @@ func setField(e *raft.Entry, field protowire.Number, v uint64) error {
 		e.Sequence = v
 	case fieldLowWater:
 		e.LowWater = v
-	case fieldFormat:
-		if v != entryFormat {
-			return fmt.Errorf("format %d is not known here: it was written by a newer version of Quorate: upgrade this node", v)
-		}
 	}
 	return nil
 }

@@ -152,7 +152,7 @@ func TestOpenEntryRefuses(t *testing.T) {
 		raw  []byte
 		want string
 	}{
-		{"a format of the future", encode(t, &entrypb.Entry{Term: 1, Index: 1, Kind: 2, Format: 1}), "upgrade this node"},
+		{"a format of the future without a log id", encode(t, &entrypb.Entry{Kind: 2, Format: 1}), "log id"},
 		{"no term", encode(t, &entrypb.Entry{Index: 1, Kind: 2}), "log id"},
 		{"no index", encode(t, &entrypb.Entry{Term: 1, Kind: 2}), "log id"},
 		{"an absurd index", encode(t, &entrypb.Entry{Term: 1, Index: math.MaxUint64, Kind: 2}), "log id"},
@@ -179,6 +179,33 @@ func TestOpenEntryRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a newer version wrote is intact: it is opened as an entry that no version before that one understands.
+func TestOpenEntryKnowsWhatIsOfANewerVersion(t *testing.T) {
+	for name, pb := range map[string]*entrypb.Entry{
+		"an entry's format":   {Term: 1, Index: 7, Kind: 2, Format: 1, Data: []byte("x")},
+		"a membership's":      {Term: 1, Index: 7, Kind: 3, Data: marshal(t, &entrypb.Membership{Format: 2})},
+		"a setting's":         {Term: 1, Index: 7, Kind: 5, Data: marshal(t, &entrypb.Setting{Format: 2})},
+		"a setting's content": {Term: 1, Index: 7, Kind: 5, Data: append(marshal(t, &entrypb.Setting{Format: 1}), 15<<3, 1)},
+	} {
+		e, err := storage.OpenEntry(encode(t, pb))
+		if err != nil || e.Kind != raft.EntryUnknown || e.ID != (raft.LogID{Term: 1, Index: 7}) {
+			t.Errorf("%s: %v, %v", name, e, err)
+		}
+		if why := (raft.Versions{Protocol: 9, Command: 9}).Unknown(&e); !strings.Contains(why, e.ID.String()) {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+}
+
+func marshal(t testing.TB, m interface{ MarshalVT() ([]byte, error) }) []byte {
+	t.Helper()
+	b, err := m.MarshalVT()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func TestOpenEntryPassesOnWhatItDoesNotKnow(t *testing.T) {

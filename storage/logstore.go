@@ -14,6 +14,8 @@ var (
 	// ErrCorrupt is wrapped by every error about bytes that are not what was written: a wrong checksum, a gap, a bad
 	// encoding. Nothing is repaired silently.
 	ErrCorrupt = errors.New("corrupt")
+	// ErrNewer is wrapped by errors about what is intact, but of a format that is not known here.
+	ErrNewer = errors.New("a newer version is in use: upgrade this node")
 	// ErrClosed is returned by a store after Close.
 	ErrClosed = errors.New("log store is closed")
 )

@@ -32,7 +32,7 @@ func EncodeMembership(m *raft.Membership) ([]byte, error) {
 	return pb.MarshalVT()
 }
 
-// DecodeMembership decodes a configuration. Errors wrap ErrCorrupt.
+// DecodeMembership decodes a configuration. Errors wrap ErrCorrupt or ErrNewer.
 func DecodeMembership(b []byte) (*raft.Membership, error) {
 	var pb entrypb.Membership
 	if err := pb.UnmarshalVT(b); err != nil {
@@ -70,11 +70,13 @@ func EncodeSetting(s *raft.Setting) ([]byte, error) {
 	if err := checkSetting(s); err != nil {
 		return nil, fmt.Errorf("encode a setting: %w", err)
 	}
-	pb := &entrypb.Setting{Format: recordFormat, Lease: int64(s.Lease)}
+	pb := &entrypb.Setting{
+		Format: recordFormat, Lease: int64(s.Lease), ProtocolVersion: s.Versions.Protocol, CommandVersion: s.Versions.Command,
+	}
 	return pb.MarshalVT()
 }
 
-// DecodeSetting decodes a setting. It refuses one that says more than is known here. Errors wrap ErrCorrupt.
+// DecodeSetting decodes a setting. It refuses one that says more than is known here. Errors wrap ErrCorrupt or ErrNewer.
 func DecodeSetting(b []byte) (*raft.Setting, error) {
 	var pb entrypb.Setting
 	if err := pb.UnmarshalVT(b); err != nil {
@@ -84,9 +86,11 @@ func DecodeSetting(b []byte) (*raft.Setting, error) {
 		return nil, corrupt("setting", err)
 	}
 	if len(pb.ProtoReflect().GetUnknown()) > 0 {
-		return nil, corrupt("setting", errors.New("it says more than is known here: it was written by a newer version of Quorate: upgrade this node"))
+		return nil, corrupt("setting", fmt.Errorf("it says more than is known here: %w", ErrNewer))
 	}
-	s := &raft.Setting{Lease: time.Duration(pb.Lease)}
+	s := &raft.Setting{
+		Lease: time.Duration(pb.Lease), Versions: raft.Versions{Protocol: pb.ProtocolVersion, Command: pb.CommandVersion},
+	}
 	if err := checkSetting(s); err != nil {
 		return nil, corrupt("setting", err)
 	}
@@ -115,7 +119,7 @@ func EncodeGenesis(g Genesis) ([]byte, error) {
 	return pb.MarshalVT()
 }
 
-// DecodeGenesis decodes a genesis. Errors wrap ErrCorrupt.
+// DecodeGenesis decodes a genesis. Errors wrap ErrCorrupt or ErrNewer.
 func DecodeGenesis(b []byte) (Genesis, error) {
 	var pb entrypb.Genesis
 	if err := pb.UnmarshalVT(b); err != nil {
@@ -158,7 +162,7 @@ func EncodeIdentity(id Identity) ([]byte, error) {
 	return pb.MarshalVT()
 }
 
-// DecodeIdentity decodes an identity. Errors wrap ErrCorrupt.
+// DecodeIdentity decodes an identity. Errors wrap ErrCorrupt or ErrNewer.
 func DecodeIdentity(b []byte) (Identity, error) {
 	var pb entrypb.Identity
 	if err := pb.UnmarshalVT(b); err != nil {
@@ -190,7 +194,7 @@ func EncodeVote(v raft.Vote) ([]byte, error) {
 	return pb.MarshalVT()
 }
 
-// DecodeVote decodes a vote. Errors wrap ErrCorrupt.
+// DecodeVote decodes a vote. Errors wrap ErrCorrupt or ErrNewer.
 func DecodeVote(b []byte) (raft.Vote, error) {
 	var pb entrypb.Vote
 	if err := pb.UnmarshalVT(b); err != nil {
@@ -225,7 +229,7 @@ func EncodeLogID(id raft.LogID) ([]byte, error) {
 	return pb.MarshalVT()
 }
 
-// DecodeLogID decodes a log id. Errors wrap ErrCorrupt.
+// DecodeLogID decodes a log id. Errors wrap ErrCorrupt or ErrNewer.
 func DecodeLogID(b []byte) (raft.LogID, error) {
 	var pb entrypb.LogID
 	if err := pb.UnmarshalVT(b); err != nil {
@@ -265,10 +269,19 @@ func checkName(what, name string) error {
 }
 
 func checkFormat(format uint32) error {
-	if format != recordFormat {
-		return fmt.Errorf("format %d is not known here: it was written by a newer version of Quorate, or is damaged", format)
+	switch {
+	case format == 0:
+		return errors.New("it has no format")
+	case format > recordFormat:
+		return fmt.Errorf("format %d is not known here: %w", format, ErrNewer)
 	}
 	return nil
 }
 
-func corrupt(what string, err error) error { return fmt.Errorf("%s: %w: %w", what, ErrCorrupt, err) }
+// corrupt says what is wrong with a record. What is only too new to be understood is not corrupt.
+func corrupt(what string, err error) error {
+	if errors.Is(err, ErrNewer) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return fmt.Errorf("%s: %w: %w", what, ErrCorrupt, err)
+}

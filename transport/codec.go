@@ -85,6 +85,7 @@ func encodeBody(pb *raftpb.Envelope, message any) error {
 	case *raft.AppendResponse:
 		pb.Body = &raftpb.Envelope_AppendResponse{AppendResponse: &raftpb.AppendResponse{
 			Term: m.Term, Status: uint32(m.Status), Matched: encodeLogID(m.Matched), Hint: encodeLogID(m.Hint),
+			ProtocolVersion: m.Versions.Protocol, CommandVersion: m.Versions.Command,
 		}}
 	case *HelloRequest:
 		pb.Body = &raftpb.Envelope_HelloRequest{HelloRequest: &raftpb.HelloRequest{Cluster: m.Cluster, Members: encodeIDs(m.Members)}}
@@ -149,7 +150,10 @@ func Decode(b []byte) (Envelope, any, error) {
 	message, err := decodeBody(&pb, env)
 	if err != nil {
 		reason := ReasonMalformed
-		if errors.Is(err, storage.ErrCorrupt) {
+		switch {
+		case errors.Is(err, storage.ErrNewer):
+			reason = ReasonVersion
+		case errors.Is(err, storage.ErrCorrupt):
 			reason = ReasonEntry
 		}
 		return env, nil, &MessageError{Reason: reason, Err: err}
@@ -267,7 +271,10 @@ func decodeAppendResponse(m *raftpb.AppendResponse, env Envelope) (any, error) {
 	if status < raft.AppendMatched || status > raft.AppendDamaged {
 		return nil, fmt.Errorf("append status %d", m.Status)
 	}
-	return &raft.AppendResponse{From: env.From, Term: m.Term, Status: status, Matched: matched, Hint: hint}, checkBounds("term", m.Term)
+	return &raft.AppendResponse{
+		From: env.From, Term: m.Term, Status: status, Matched: matched, Hint: hint,
+		Versions: raft.Versions{Protocol: m.ProtocolVersion, Command: m.CommandVersion},
+	}, checkBounds("term", m.Term)
 }
 
 func decodeHelloResponse(m *raftpb.HelloResponse, env Envelope) (any, error) {

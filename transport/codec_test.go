@@ -48,7 +48,7 @@ func messages(t testing.TB) []any {
 		&raft.VoteRequest{Term: 3, Candidate: alice, Transfer: true},
 		&raft.VoteResponse{From: alice, Term: 3, Removed: 77},
 		&raft.AppendRequest{Term: 4, Leader: alice, Snapshot: raft.LogID{Term: 2, Index: 5}},
-		&raft.AppendResponse{From: alice, Term: 4, Status: raft.AppendInstalling},
+		&raft.AppendResponse{From: alice, Term: 4, Status: raft.AppendInstalling, Versions: raft.Versions{Protocol: 3, Command: 1 << 31}},
 		&raft.InstallRequest{Term: 4, Leader: alice, Snapshot: raft.SnapshotRef{
 			Name: "manifest-1", Digest: [32]byte{1, 2, 3}, Last: raft.LogID{Term: 2, Index: 5}, Bytes: 1 << 40,
 		}},

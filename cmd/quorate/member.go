@@ -73,6 +73,7 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 		URL: cfg.url, NATSOptions: cfg.options, Prefix: subjectPrefix, Logger: cfg.logger, Telemetry: recorder,
 		Join: cfg.join, SnapshotEntries: cfg.policy.entries, SnapshotBytes: cfg.policy.bytes, KeepEntries: cfg.policy.keep,
 		Priority: cfg.policy.priority, ReplaceAfter: cfg.policy.replaceAfter,
+		CommandVersion: kv.CommandVersion,
 	}, store) // takes the store over, also when it fails
 	if err != nil {
 		return nil, err

@@ -119,11 +119,25 @@ func describeNATS(s node.NATSStatus) string {
 	return orDash(s.URL)
 }
 
+// speakLess are the members for whose sake a leader's cluster does not use all that the leader speaks.
+func speakLess(s node.Status) []raft.NodeID {
+	var ids []raft.NodeID
+	for _, m := range s.Members {
+		if m.Speaks != nil && !s.Speaks.Within(*m.Speaks) {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
 // remarks are what an operator should read about a node.
 func remarks(s node.Status) []string {
 	var said []string
 	if s.Error != "" {
 		said = append(said, "failed: "+s.Error)
+	}
+	if behind := speakLess(s); len(behind) > 0 {
+		said = append(said, fmt.Sprintf("speaks %v; the cluster uses %v until %s does too", s.Speaks, s.Versions, joinIDs(behind)))
 	}
 	if len(s.WaitingFor) > 0 {
 		said = append(said, fmt.Sprintf("waits for an answer of %s, to found the cluster", joinIDs(s.WaitingFor)))

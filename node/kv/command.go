@@ -10,6 +10,9 @@ import (
 // commandVersion is the version of commands and requests that this package writes and knows.
 const commandVersion = 1
 
+// CommandVersion is the Config.CommandVersion of a node whose state machine is a Store: it counts from zero.
+const CommandVersion = commandVersion - 1
+
 // Kinds of operations, as they stand in commands.
 const (
 	opPut    = 1

@@ -13,6 +13,8 @@ type Config struct {
 	// ElectionTimeout is the least time without a leader before a node stands; the actual one is drawn from
 	// [ElectionTimeout, 2*ElectionTimeout). A leader without a quorum steps down after ElectionTimeout.
 	ElectionTimeout time.Duration
+	// Versions are the newest that this node speaks.
+	Versions Versions
 	// ClockDrift is the part of a lease, in percent, by which a leader gives it up early, because its clock may run slower than a
 	// voter's; 0 for 10.
 	ClockDrift int

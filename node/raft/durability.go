@@ -165,6 +165,7 @@ func (e *Engine) replyVote(to ReplyTo, r VoteResponse) {
 
 // replyAppend answers when the vote that stands now, and the log up to what the answer claims, are durable.
 func (e *Engine) replyAppend(to ReplyTo, r AppendResponse) {
+	r.Versions = e.cfg.Versions
 	e.gate(gated{appendReply: AppendReply{To: to, Response: r}, seq: e.disk.voteSeq, index: r.Matched.Index})
 }
 

@@ -19,6 +19,8 @@ const (
 	EntrySetting EntryKind = 5
 	// EntryOnce carries a command with an id of its proposer's, under which it takes effect once within a time.
 	EntryOnce EntryKind = 6
+
+	newestKind = EntryOnce
 )
 
 // Entry is one record of the replicated log.

@@ -97,10 +97,13 @@ func (e *Engine) Append(now time.Time, req *AppendRequest, to ReplyTo) {
 		return
 	}
 	e.heardFromLeader(now, req.Term, req.Leader, req.Successors)
-	if resp, ok := e.acceptEntries(req); ok {
+	resp, ok := e.acceptEntries(req)
+	switch {
+	case e.out.Halt != "":
+	case ok:
 		e.snapshotKnown = maxLogID(e.snapshotKnown, req.Snapshot)
 		e.replyAppend(to, resp)
-	} else {
+	default:
 		e.refuseAppend(to)
 	}
 }
@@ -169,6 +172,12 @@ func (e *Engine) acceptEntries(req *AppendRequest) (AppendResponse, bool) {
 		}
 		if entry.ID.Index <= e.commit {
 			return e.contradicts(req, entry.ID)
+		}
+		for j := range entries[i:] {
+			if wrong := e.cfg.Versions.Unknown(&entries[i+j]); wrong != "" {
+				e.out.Halt = wrong
+				return AppendResponse{}, false
+			}
 		}
 		if entry.ID.Index <= e.log.last.Index {
 			e.truncate(entry.ID.Index)

@@ -43,6 +43,8 @@ type target struct {
 	suspect bool
 	// answered: it has answered in this leadership.
 	answered bool
+	// versions are the newest that it speaks, if it has answered.
+	versions Versions
 	// unreachable: it did not answer the newest message.
 	unreachable bool
 	// installing is the snapshot that it is offered now, or zero. catchingUp: it has installed one, and lacks entries before a newer one.
@@ -84,6 +86,8 @@ type Progress struct {
 	Matched LogID
 	// Acked is when the newest request that the peer answered was sent; zero if there was none.
 	Acked time.Time
+	// Versions are the newest that the peer speaks, if it has answered.
+	Versions Versions
 	// Round is the newest read round confirmed.
 	Round uint64
 	// SeenTerm is a term newer than the leader's that the peer told of, or zero.
@@ -171,6 +175,7 @@ func (e *Engine) tickLeader() {
 		e.out.Changed = true
 	}
 	e.rankSuccessors()
+	e.raiseVersions()
 	e.scheduleLeaderTick()
 	e.out.Replicate = true
 }
@@ -293,7 +298,7 @@ func (e *Engine) Progress(now time.Time, p Progress) {
 		t.matched = p.Matched
 	}
 	if !p.Acked.IsZero() {
-		t.answered = true
+		t.answered, t.versions = true, p.Versions
 	}
 	if p.Acked.After(t.acked) {
 		t.acked = p.Acked
@@ -323,6 +328,8 @@ type TargetStatus struct {
 	// Answered: it has answered in this leadership. Installing is the snapshot that it is offered now, or zero.
 	Answered   bool
 	Installing LogID
+	// Versions are the newest that it speaks, if it has answered.
+	Versions Versions
 	// Reachable: it answers.
 	Reachable bool
 }
@@ -341,7 +348,7 @@ func (e *Engine) Targets() []TargetStatus {
 	var all []TargetStatus
 	for _, m := range e.Membership().Members {
 		if t := e.leading.targets[m.ID]; t != nil {
-			all = append(all, TargetStatus{Peer: t.peer, Matched: t.matched, Acked: t.acked, Suspect: t.suspect, Answered: t.answered, Installing: t.installing, Reachable: e.answers(t)})
+			all = append(all, TargetStatus{Peer: t.peer, Matched: t.matched, Acked: t.acked, Suspect: t.suspect, Answered: t.answered, Installing: t.installing, Versions: t.versions, Reachable: e.answers(t)})
 		}
 	}
 	return all

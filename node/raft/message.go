@@ -66,4 +66,6 @@ type AppendResponse struct {
 	// Hint, with AppendConflict: the newest log id of the follower that could be in the leader's log as well, its
 	// index below that of Prev and its term at most that of Prev.
 	Hint LogID
+	// Versions are the newest that the follower speaks.
+	Versions Versions
 }

@@ -35,6 +35,9 @@ type Output struct {
 	Replicate bool
 	// Changed says that role, term, leader, commit index or membership may have changed.
 	Changed bool
+	// Halt, if not empty, says why this node must stop, and be upgraded: it was sent what it cannot understand. Nothing else of the Output is to be
+	// done then.
+	Halt string
 	// Violations are messages that contradict what Raft guarantees, such as a truncation of committed entries. They were
 	// refused. Somebody lies, or has lost its disk.
 	Violations []string

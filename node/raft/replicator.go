@@ -300,6 +300,7 @@ func (r *Replicator) Answered(id uint64, resp *AppendResponse, boot uint64, log 
 	if f.sent.After(r.progress.Acked) {
 		r.progress.Acked = f.sent
 	}
+	r.progress.Versions = resp.Versions
 	r.progress.Round = max(r.progress.Round, f.round)
 	r.progress.Unreachable = false
 	r.paused = false

@@ -5,11 +5,13 @@ import (
 	"time"
 )
 
-// Setting is what a cluster has agreed on besides its members: either instant failover, which is the default, or leases.
+// Setting is what a cluster has agreed on besides its members: either instant failover, which is the default, or leases; and the versions in use.
 type Setting struct {
 	// Lease is for how long a voter promises, after each message of its leader and after its own start, to help nobody else to
 	// lead. Zero: no leases, but instant failover.
 	Lease time.Duration
+	// Versions are in use. Only the engine changes them.
+	Versions Versions
 }
 
 // MaxLease bounds what is believed of a setting: a cluster that waits longer than this for a leader is of no use.
@@ -36,7 +38,7 @@ func (s Setting) Validate() error {
 func (e *Engine) SettingAt() SettingAt { return e.settings[len(e.settings)-1] }
 
 // ChangeSetting appends a setting, and returns its log id. The present one appends nothing and returns that of its entry. Turning
-// leases off ends the leader's own at once; the voters keep their promises until it is committed.
+// leases off ends the leader's own at once; the voters keep their promises until it is committed. The versions stay, whatever s says.
 func (e *Engine) ChangeSetting(now time.Time, s Setting) (LogID, error) {
 	e.step(now)
 	current := e.SettingAt()
@@ -53,14 +55,18 @@ func (e *Engine) ChangeSetting(now time.Time, s Setting) (LogID, error) {
 	if err := s.Validate(); err != nil {
 		return LogID{}, err
 	}
-	if s == current.Setting {
+	if s.Versions = current.Setting.Versions; s == current.Setting {
 		return current.ID, nil
 	}
+	return e.appendSetting(s), nil
+}
+
+func (e *Engine) appendSetting(s Setting) LogID {
 	id := LogID{Term: e.vote.Term, Index: e.log.last.Index + 1}
 	e.appendEntry(Entry{ID: id, Kind: EntrySetting, Setting: &s})
 	e.out.Replicate = true
 	e.advanceCommit()
-	return id, nil
+	return id
 }
 
 // trimSettings forgets settings older than the newest committed one.

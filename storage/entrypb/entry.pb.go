@@ -327,9 +327,12 @@ type Setting struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Format uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
 	// Nanoseconds; zero for instant failover.
-	Lease         int64 `protobuf:"varint,2,opt,name=lease,proto3" json:"lease,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Lease int64 `protobuf:"varint,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The versions in use; zero is the first of each.
+	ProtocolVersion uint32 `protobuf:"varint,3,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
+	CommandVersion  uint32 `protobuf:"varint,4,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Setting) Reset() {
@@ -372,6 +375,20 @@ func (x *Setting) GetFormat() uint32 {
 func (x *Setting) GetLease() int64 {
 	if x != nil {
 		return x.Lease
+	}
+	return 0
+}
+
+func (x *Setting) GetProtocolVersion() uint32 {
+	if x != nil {
+		return x.ProtocolVersion
+	}
+	return 0
+}
+
+func (x *Setting) GetCommandVersion() uint32 {
+	if x != nil {
+		return x.CommandVersion
 	}
 	return 0
 }
@@ -651,10 +668,12 @@ const file_entry_proto_rawDesc = "" +
 	"\n" +
 	"Membership\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x124\n" +
-	"\amembers\x18\x02 \x03(\v2\x1a.quorate.storage.v1.MemberR\amembers\"7\n" +
+	"\amembers\x18\x02 \x03(\v2\x1a.quorate.storage.v1.MemberR\amembers\"\x8b\x01\n" +
 	"\aSetting\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
-	"\x05lease\x18\x02 \x01(\x03R\x05lease\"\x97\x01\n" +
+	"\x05lease\x18\x02 \x01(\x03R\x05lease\x12)\n" +
+	"\x10protocol_version\x18\x03 \x01(\rR\x0fprotocolVersion\x12'\n" +
+	"\x0fcommand_version\x18\x04 \x01(\rR\x0ecommandVersion\"\x97\x01\n" +
 	"\aGenesis\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x122\n" +

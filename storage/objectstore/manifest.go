@@ -171,8 +171,11 @@ func decodeManifest(b []byte) (*Manifest, error) {
 	if err := in.UnmarshalVT(b); err != nil {
 		return nil, err
 	}
-	if in.Format != manifestFormat {
-		return nil, fmt.Errorf("format %d is not known here: it was written by a newer version of Quorate, or is damaged", in.Format)
+	switch {
+	case in.Format == 0:
+		return nil, errors.New("it has no format")
+	case in.Format > manifestFormat:
+		return nil, fmt.Errorf("format %d is not known here: %w", in.Format, storage.ErrNewer)
 	}
 	m := &Manifest{Meta: storage.SnapshotMeta{Last: decodeLogID(in.Last), MembershipID: decodeLogID(in.MembershipId)}}
 	if copy(m.Cluster[:], in.Cluster) != len(m.Cluster) || len(in.Cluster) != len(m.Cluster) {

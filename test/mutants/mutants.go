@@ -304,6 +304,21 @@ var mutants = []mutant{
 	{"results of sessions left out of snapshots (rule 11)", []patch{
 		{sessionTable, "for sequence := range element.Value.(*session).results {\n\t\t\ts.dirty", "for sequence := range element.Value.(*session).results {\n\t\t\tcontinue\n\t\t\ts.dirty"},
 	}, simulator, false},
+	{"versions raised beyond what a learner speaks (42)", []patch{
+		{"versions.go", "if m.Peer == e.cfg.Self {", "if m.Peer == e.cfg.Self || m.Learner() {"},
+	}, simulator, false},
+	{"versions raised beyond what an outgoing voter speaks (42)", []patch{
+		{"versions.go", "if m.Peer == e.cfg.Self {", "if m.Peer == e.cfg.Self || m.Outgoing && !m.Voter {"},
+	}, simulator, false},
+	{"versions raised before all members have told theirs (42)", []patch{
+		{"versions.go", "t == nil || t.suspect || !t.answered {\n\t\t\treturn\n", "t == nil || t.suspect || !t.answered {\n\t\t\tcontinue\n"},
+	}, simulator, true},
+	{"versions lowered (42)", []patch{
+		{"versions.go", "setting.Versions = setting.Versions.raised(common)", "setting.Versions = common"},
+	}, engineTests, false},
+	{"follower takes what it does not understand (42)", []patch{
+		{"follower.go", "if wrong := e.cfg.Versions.Unknown(&entries[i+j]); wrong != \"\" {", "if wrong := e.cfg.Versions.Unknown(&entries[i+j]); wrong == \"never\" {"},
+	}, simulator, false},
 	{"vote of a directory that is not the voter's counted (rule 10)", []patch{
 		{"election.go", "(resp.Granted && resp.Term != c.term) || !e.Membership().IsVoter(resp.From) {",
 			"(resp.Granted && resp.Term != c.term) {"},

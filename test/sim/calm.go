@@ -102,5 +102,6 @@ func (w *world) endCalm() {
 			w.fail("calm: n%d has gone from term %d to term %d, although nothing happened", i+1, c.terms[i], term)
 		}
 	}
+	w.oracle.checkVersions(c.leader)
 	w.clients.done = true
 }

@@ -53,6 +53,9 @@ const (
 	readLost
 	readBeforeFirstCommit
 
+	versionsRaised
+	nodeHalted
+
 	calmUntouched
 	calmLinkCut
 	calmIsolation
@@ -70,6 +73,7 @@ var happeningNames = [happenings]string{
 	"session begun", "session refused", "retry answered", "message id retried", "proposal forwarded",
 	"read at the leader", "read at a voter", "read at a learner", "read at a node that is no member", "read lost",
 	"read before the first commit",
+	"versions raised", "node halted",
 	"calm untouched", "calm with a link cut", "calm with an isolated node", "calm with a restart",
 }
 

@@ -32,8 +32,8 @@ type oracle struct {
 	seen uint64
 	// newest is the greatest term that had a leader.
 	newest uint64
-	// settings counts the changes of the setting that were committed.
-	settings int
+	// leases counts the changes to one that were committed.
+	leases int
 }
 
 type ballot struct {
@@ -57,6 +57,7 @@ type past struct {
 	term       uint64
 	commit     uint64
 	membership *raft.Membership
+	setting    raft.SettingAt
 	handing    bool
 }
 
@@ -69,7 +70,7 @@ func newOracle(w *world) oracle {
 
 func (o *oracle) before(p *process) past {
 	e := p.engine
-	return past{role: e.Role(), term: e.Vote().Term, commit: e.Commit(), membership: e.Membership(), handing: e.Transferring()}
+	return past{role: e.Role(), term: e.Vote().Term, commit: e.Commit(), membership: e.Membership(), setting: e.SettingAt(), handing: e.Transferring()}
 }
 
 // decided checks the engine's output against the disk before anything of it is done: nothing that leaves may depend on what is
@@ -230,8 +231,8 @@ func (o *oracle) commits(p *process, before past) {
 		if entry := visible.entries[index-1]; entry.Kind == raft.EntryMembership {
 			o.configured(p, entry, before)
 			o.membership, o.membershipIndex = entry.Membership, index
-		} else if entry.Kind == raft.EntrySetting {
-			o.settings++
+		} else if entry.Kind == raft.EntrySetting && entry.Setting.Lease > 0 {
+			o.leases++
 		}
 		if index == commit {
 			o.quorum = before.membership
@@ -352,6 +353,8 @@ func extend(prefix uint64, e raft.Entry) uint64 {
 	mix(binary.BigEndian.Uint64(buf[:]))
 	if e.Setting != nil {
 		mix(uint64(e.Setting.Lease))
+		mix(uint64(e.Setting.Versions.Protocol))
+		mix(uint64(e.Setting.Versions.Command))
 	}
 	if e.Membership != nil {
 		for _, c := range e.Membership.String() {

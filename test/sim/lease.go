@@ -49,7 +49,7 @@ func (p *plan) addLeases(rng *rand.Rand) {
 
 // chooseLeases has an operator ask for the plan's first lease until it is committed.
 func (w *world) chooseLeases() {
-	if !w.plan.lease.on || w.oracle.settings > 0 || w.healed {
+	if !w.plan.lease.on || w.oracle.leases > 0 || w.healed {
 		return
 	}
 	if p := w.leader(); p != nil {
@@ -287,5 +287,7 @@ func (o *oracle) checkSetting(p *process) {
 	want := p.settingsTo(p.disk.visible.last())
 	if got := p.engine.SettingAt(); got != want[len(want)-1] {
 		o.w.fail("n%d has setting %+v, its log %+v", p.index+1, got, want[len(want)-1])
+	} else if !got.Setting.Versions.Within(p.speaks) {
+		o.w.fail("versions: n%d has %v in its log, and speaks %v", p.index+1, got.Setting.Versions, p.speaks)
 	}
 }

@@ -38,13 +38,14 @@ type plan struct {
 	// builds and purges are how often, in passes of a core.
 	builds, purges float64
 	lease          leasePlan
+	versions       versionPlan
 }
 
 func (p plan) String() string {
 	return fmt.Sprintf("%v, election timeout %v, %d messages of %d bytes in flight, loss %.2f, duplicates %.2f, late %.2f, "+
-		"delay %v (%.2f: %v), sync %v (%.2f: %v), faults %v every %v, changes %v, snapshots %v, transfers %v, %v",
+		"delay %v (%.2f: %v), sync %v (%.2f: %v), faults %v every %v, changes %v, snapshots %v, transfers %v, %v, versions %+v",
 		p.membership, p.engine.ElectionTimeout, p.replicator.MaxInFlight, p.replicator.MaxMessageBytes, p.loss, p.duplicate, p.late,
-		p.delay, p.slow, p.slowDelay, p.syncTime, p.slowSyncs, p.slowSync, p.weights, p.faultGap, p.changes, p.snapshots, p.transfers, p.lease)
+		p.delay, p.slow, p.slowDelay, p.syncTime, p.slowSyncs, p.slowSync, p.weights, p.faultGap, p.changes, p.snapshots, p.transfers, p.lease, p.versions)
 }
 
 func pick[T any](rng *rand.Rand, choices ...T) T { return choices[rng.IntN(len(choices))] }

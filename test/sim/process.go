@@ -18,6 +18,8 @@ type process struct {
 	// life counts starts and crashes: what was meant for an earlier life is dropped.
 	life int
 	boot uint64
+	// speaks are the newest versions of this life.
+	speaks raft.Versions
 	// frozen: the whole process does nothing before that time; busy: its core does nothing, its workers go on.
 	frozen, busy time.Duration
 
@@ -72,6 +74,9 @@ const maxInbox = 256
 func newProcess(w *world, index int) *process {
 	p := &process{w: w, index: index, self: peer(index)}
 	p.disk = &disk{w: w, node: index}
+	if w.plan.versions.on {
+		p.speaks = w.plan.versions.oldest[index]
+	}
 	return p
 }
 
@@ -115,7 +120,7 @@ func (p *process) start() {
 		memberships = append(memberships, raft.MembershipAt{ID: entry.ID, Membership: entry.Membership})
 	}
 	cfg := w.plan.engine
-	cfg.Self = p.self
+	cfg.Self, cfg.Versions = p.self, p.speaks
 	cfg.Rand = rand.New(rand.NewPCG(w.rng.Uint64(), 2))
 	p.engine = raft.New(cfg, raft.Restored{
 		Vote: p.disk.visible.vote, Log: view, Committed: p.applied, Memberships: memberships, Settings: p.settingsTo(p.disk.visible.last()),
@@ -145,6 +150,7 @@ func (p *process) crash() {
 	p.failWaiting()
 	p.disk.crash()
 	p.engine = nil
+	p.upgrade()
 	last := p.disk.visible.last()
 	p.w.trace.add(p.w.now, "crashes", p.index, -1, last.Index, last.Term, nil)
 	p.w.oracle.crashed()
@@ -185,7 +191,9 @@ func (p *process) run() {
 	p.step(in)
 	out := p.engine.Output()
 	p.w.oracle.decided(p, before, out)
-	p.execute(before, out)
+	if p.execute(before, out); !p.up {
+		return // it has halted
+	}
 	p.w.oracle.after(p, before)
 	p.setTimer()
 }
@@ -227,12 +235,19 @@ func (p *process) step(in inbox) {
 
 func (p *process) execute(before past, out raft.Output) {
 	w := p.w
+	if out.Halt != "" {
+		p.halt(out.Halt)
+		return
+	}
 	p.publishLease()
 	if out.Write != nil {
 		w.trace.add(w.now, "writes", p.index, -1, out.Write.Seq, uint64(len(out.Write.Append)), out.Write)
 		p.disk.write(out.Write)
 		p.noteTimes(out.Write.Append)
 		w.oracle.written(p, out.Write)
+		if p.engine.Role() == raft.Leader {
+			w.oracle.raises(p, before, out.Write.Append)
+		}
 	}
 	w.oracle.commits(p, before)
 	for _, v := range out.Votes {

@@ -121,6 +121,10 @@ func (p *process) install(fetched []stored) bool {
 			p.engine.FetchFailed(p.time(), s.ref, false)
 			continue
 		}
+		if versions := s.setting.Setting.Versions; !versions.Within(p.speaks) {
+			p.halt("the snapshot's setting has " + versions.String())
+			return false
+		}
 		w.oracle.installs(p, s)
 		p.disk.flushed, p.disk.state, p.applied = s.ref.Last, s.state, s.ref.Last
 		p.load(s.state)

@@ -17,6 +17,9 @@ func (w *world) wipe(p *process) bool {
 		return false
 	}
 	p.crash()
+	if w.plan.versions.on {
+		p.speaks = newestVersions // whatever is decided while it is out
+	}
 	w.wiped[p.self] = p.disk
 	w.wipes++
 	p.self.Incarnation += firstReplacement

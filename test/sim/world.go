@@ -67,6 +67,7 @@ func newWorld(seed uint64) *world {
 	w := &world{seed: seed, wiped: map[raft.Peer]*disk{}, rng: rand.New(rand.NewPCG(seed, 1))}
 	w.plan = newPlan(w.rng)
 	w.plan.addLeases(rand.New(rand.NewPCG(seed, 3))) // of its own, so that worlds without are what they are
+	w.plan.addVersions(rand.New(rand.NewPCG(seed, 4)))
 	w.oracle = newOracle(w)
 	w.effects = newEffects(w)
 	w.net = newNetwork(w)

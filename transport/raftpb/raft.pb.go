@@ -739,13 +739,16 @@ func (x *AppendRequest) GetSnapshot() *LogID {
 }
 
 type AppendResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
-	Status        uint32                 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"`
-	Matched       *LogID                 `protobuf:"bytes,3,opt,name=matched,proto3" json:"matched,omitempty"`
-	Hint          *LogID                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Term    uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Status  uint32                 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"`
+	Matched *LogID                 `protobuf:"bytes,3,opt,name=matched,proto3" json:"matched,omitempty"`
+	Hint    *LogID                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	// The newest versions that the answerer speaks; zero is the first of each.
+	ProtocolVersion uint32 `protobuf:"varint,5,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
+	CommandVersion  uint32 `protobuf:"varint,6,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *AppendResponse) Reset() {
@@ -804,6 +807,20 @@ func (x *AppendResponse) GetHint() *LogID {
 		return x.Hint
 	}
 	return nil
+}
+
+func (x *AppendResponse) GetProtocolVersion() uint32 {
+	if x != nil {
+		return x.ProtocolVersion
+	}
+	return 0
+}
+
+func (x *AppendResponse) GetCommandVersion() uint32 {
+	if x != nil {
+		return x.CommandVersion
+	}
+	return 0
 }
 
 // InstallRequest is answered by an AppendResponse.
@@ -1652,12 +1669,14 @@ const file_raft_proto_rawDesc = "" +
 	"\n" +
 	"successors\x18\x06 \x03(\tR\n" +
 	"successors\x127\n" +
-	"\bsnapshot\x18\a \x01(\v2\x1b.quorate.transport.v1.LogIDR\bsnapshot\"\xa4\x01\n" +
+	"\bsnapshot\x18\a \x01(\v2\x1b.quorate.transport.v1.LogIDR\bsnapshot\"\xf8\x01\n" +
 	"\x0eAppendResponse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\rR\x06status\x125\n" +
 	"\amatched\x18\x03 \x01(\v2\x1b.quorate.transport.v1.LogIDR\amatched\x12/\n" +
-	"\x04hint\x18\x04 \x01(\v2\x1b.quorate.transport.v1.LogIDR\x04hint\"\x94\x01\n" +
+	"\x04hint\x18\x04 \x01(\v2\x1b.quorate.transport.v1.LogIDR\x04hint\x12)\n" +
+	"\x10protocol_version\x18\x05 \x01(\rR\x0fprotocolVersion\x12'\n" +
+	"\x0fcommand_version\x18\x06 \x01(\rR\x0ecommandVersion\"\x94\x01\n" +
 	"\x0eInstallRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x122\n" +
 	"\x06leader\x18\x02 \x01(\v2\x1a.quorate.transport.v1.PeerR\x06leader\x12:\n" +

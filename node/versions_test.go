@@ -1,0 +1,217 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"quorate/node"
+	"quorate/node/raft"
+)
+
+// speaking starts nodes of a version. Their state machine fails at commands of a newer one, which begin with its number.
+func (c *cluster) speaking(version uint32, ids ...raft.NodeID) {
+	c.t.Helper()
+	for _, id := range ids {
+		n, err := c.startSpeaking(version, id)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.nodes[id] = n
+		c.t.Cleanup(func() { _ = n.Close(context.Background()) })
+	}
+}
+
+func (c *cluster) startSpeaking(version uint32, id raft.NodeID) (*node.Node, error) {
+	state := &journal{fault: func(command string) error {
+		var of uint32
+		if n, _ := fmt.Sscanf(command, "v%d", &of); n == 1 && of > version {
+			return fmt.Errorf("%s speaks %d and does not know %q", id, version, command)
+		}
+		return nil
+	}}
+	cfg := c.config(id)
+	cfg.CommandVersion = version
+	n, err := node.Start(c.t.Context(), cfg, state)
+	if err == nil {
+		c.states[id] = state
+	}
+	return n, err
+}
+
+// wantVersion waits until nodes know that the cluster uses a version of commands.
+func (c *cluster) wantVersion(want uint32, ids ...raft.NodeID) {
+	c.t.Helper()
+	for _, id := range ids {
+		status, err := c.nodes[id].Wait(within(c.t, 20*time.Second), func(s node.Status) bool { return s.Versions.Command == want })
+		if err != nil {
+			c.t.Fatalf("%s: %v: versions %v in use, want commands %d", id, err, status.Versions, want)
+		}
+	}
+}
+
+// Three nodes are upgraded one after the other while clients write, each command in the newest form that Versions allows. All that was
+// acknowledged is there, no node ever met a command that it did not know, and the new form is used when the last node has come up.
+func TestRollingUpgrade(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.speaking(0, c.members...)
+	c.leader()
+	var mu sync.Mutex // guards nodes
+	nodes := map[raft.NodeID]*node.Node{}
+	for id, n := range c.nodes {
+		nodes[id] = n
+	}
+	ctx, cancel := context.WithCancel(within(t, time.Minute))
+	defer cancel()
+	var writers sync.WaitGroup
+	acknowledged := make([][]string, 3)
+	for i, id := range c.members {
+		writers.Go(func() {
+			for k := 0; ctx.Err() == nil; k++ {
+				mu.Lock()
+				n := nodes[id]
+				mu.Unlock()
+				command := fmt.Sprintf("v%d of %s, %d", n.Versions().Command, id, k)
+				if _, err := n.Propose(ctx, []byte(command)); err == nil {
+					acknowledged[i] = append(acknowledged[i], command)
+				}
+			}
+		})
+	}
+	for i, id := range c.members {
+		c.propose("before " + string(id))
+		c.stop(id)
+		c.speaking(1, id)
+		mu.Lock()
+		nodes[id] = c.nodes[id]
+		mu.Unlock()
+		caught := c.propose("after " + string(id))
+		c.applies(id, "what was written meanwhile", func(seen []string) bool { return len(seen) > 0 && strings.Contains(fmt.Sprint(seen), caught.text) })
+		if i < 2 {
+			// The leader has heard of all versions by then, and has had a heartbeat's time to make a mistake.
+			leader := c.leader()
+			_, err := leader.Wait(within(t, 20*time.Second), func(s node.Status) bool {
+				told := 0
+				for _, m := range s.Members {
+					if m.Speaks != nil {
+						told++
+					}
+				}
+				return told == 3 || !s.Serving
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v := leader.Versions(); v != (raft.Versions{}) {
+				t.Fatalf("%v are in use while %d nodes do not speak them", v, 2-i)
+			}
+		}
+	}
+	c.wantVersion(1, c.members...)
+	last := c.propose("v1 at last")
+	cancel()
+	writers.Wait()
+	for _, id := range c.members {
+		c.applies(id, "the last command", func(seen []string) bool { return strings.Contains(fmt.Sprint(seen), last.text) })
+		have := map[string]bool{}
+		for _, command := range c.states[id].seen() {
+			have[command] = true
+		}
+		for _, commands := range acknowledged {
+			for _, command := range commands {
+				// Its state began anew with the last start, and was replayed from the log.
+				if !have[command] {
+					t.Fatalf("%s lacks %q, which was acknowledged", id, command)
+				}
+			}
+		}
+		if err := c.nodes[id].Err(); err != nil {
+			t.Fatalf("%s: %v", id, err)
+		}
+	}
+}
+
+// upgraded is a cluster that uses commands of version 1.
+func upgraded(c *cluster) *cluster {
+	c.t.Helper()
+	c.speaking(1, c.members...)
+	c.wantVersion(1, c.members...)
+	c.propose("v1 first")
+	return c
+}
+
+// wantUpgrade waits until a node has stopped because it is too old, which its status says as well.
+func (c *cluster) wantUpgrade(id raft.NodeID) {
+	c.t.Helper()
+	n := c.nodes[id]
+	select {
+	case <-n.Done():
+	case <-time.After(20 * time.Second):
+		c.t.Fatalf("%s goes on: %+v", id, n.Status())
+	}
+	if err := n.Err(); !errors.Is(err, node.ErrUpgrade) || !strings.Contains(err.Error(), "commands 1") || !strings.Contains(n.Status().Error, "upgrade this node") {
+		c.t.Fatalf("%s: %v, status %q", id, err, n.Status().Error)
+	}
+	if seen := c.states[id].seen(); strings.Contains(fmt.Sprint(seen), "v1") {
+		c.t.Fatalf("%s has %q", id, seen)
+	}
+	_ = n.Close(context.Background())
+	delete(c.nodes, id)
+}
+
+func TestNodeThatWasDowngradedDoesNotStart(t *testing.T) {
+	c := upgraded(newCluster(t, "n1", "n2", "n3"))
+	id := c.notLeading(c.leader())
+	want := []string{"v1 first", "v1 second"}
+	c.applies(id, "the setting", func(seen []string) bool { return len(seen) == 1 })
+	c.stop(id)
+	if n, err := c.startSpeaking(0, id); !errors.Is(err, node.ErrUpgrade) || !strings.Contains(err.Error(), "commands 1") {
+		if err == nil {
+			_ = n.Close(context.Background())
+		}
+		t.Fatal(err)
+	}
+	c.propose("v1 second")
+	c.speaking(1, id)
+	c.agree(want)
+}
+
+// The setting reaches one that is too old as an entry, or, where that is purged, in a snapshot. It stops before it, and goes on from there when
+// it is upgraded; the others do not care.
+func TestNodeStopsWhenItMeetsAVersionThatItDoesNotSpeak(t *testing.T) {
+	for name, c := range map[string]*cluster{
+		"in the log": newCluster(t, "n1", "n2", "n3"), "in a snapshot": newStoringCluster(t, "n1", "n2", "n3"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			upgraded(c)
+			want := []string{"v1 first"}
+			if c.tune != nil {
+				want = c.fill(want, 150)
+				for id := range c.nodes {
+					c.purged(id, 20)
+				}
+			}
+			tune := c.tune
+			c.tune = func(cfg *node.Config) {
+				if cfg.ID == "n4" {
+					cfg.Members, cfg.Join = nil, true
+				}
+				if tune != nil {
+					tune(cfg)
+				}
+			}
+			c.speaking(0, "n4")
+			if _, err := c.leader().AddLearner(within(t, 20*time.Second), "n4"); err != nil {
+				t.Fatal(err)
+			}
+			c.wantUpgrade("n4")
+			want = append(want, c.propose("v1 goes on").text)
+			c.speaking(1, "n4")
+			c.agree(want)
+		})
+	}
+}

@@ -114,7 +114,7 @@ func (c *raftCore) build(ctx context.Context) {
 		endSnapshot(span, result.index, result.err)
 		result.took = time.Since(begun)
 		select {
-		case c.in.snapshot <- snapshotEvent{built: result}:
+		case c.in.snapshot <- timed[snapshotEvent]{snapshotEvent{built: result}, c.metrics.now()}:
 		case <-c.ended:
 			for _, answer := range result.waiting {
 				answer(storage.SnapshotRef{}, ErrStopped)

@@ -26,7 +26,7 @@ func inCore[T any](ctx context.Context, n *Node, f func(c *raftCore) (T, error))
 		c.tell(func() { done <- result{value, err} })
 	}
 	select {
-	case n.in.control <- run:
+	case n.in.control <- timed[func(*raftCore)]{run, n.metrics.now()}:
 	case <-ctx.Done():
 		return zero, ctx.Err()
 	case <-n.done:

@@ -88,7 +88,7 @@ type raftCore struct {
 }
 
 type workerHandle struct {
-	target chan raft.Target
+	target chan timed[raft.Target]
 	stop   context.CancelFunc
 }
 
@@ -196,18 +196,22 @@ func (c *raftCore) step() error {
 	d := &c.taken
 	// First, while the engine's view of the log is what is written: an installation changes both.
 	for _, e := range d.snapshot {
-		if err := c.takeSnapshotEvent(e); err != nil {
+		c.metrics.waited(channelSnapshot, e.sent, now)
+		if err := c.takeSnapshotEvent(e.value); err != nil {
 			return err
 		}
 	}
-	if d.durable > c.durableSeq {
-		c.durableSeq = d.durable
-		c.engine.Durable(now, d.durable)
+	if d.durable.value > c.durableSeq {
+		c.metrics.waited(channelDurable, d.durable.sent, now)
+		c.durableSeq = d.durable.value
+		c.engine.Durable(now, c.durableSeq)
 	}
-	for _, p := range d.progress {
-		c.engine.Progress(now, p)
+	for i := range d.progress {
+		c.metrics.waited(channelProgress, d.progress[i].sent, now)
+		c.engine.Progress(now, d.progress[i].value)
 	}
 	for _, a := range d.answers {
+		c.metrics.waited(channelAnswers, a.arrived, now)
 		if a.vote != nil {
 			c.engine.VoteAnswer(a.arrived, a.vote)
 		} else {
@@ -216,7 +220,7 @@ func (c *raftCore) step() error {
 	}
 	for _, r := range d.rpc {
 		c.tracing.received(&r, now)
-		c.metrics.received(r.Arrived, now)
+		c.metrics.waited(channelRPC, r.Arrived, now)
 		to := c.replies.keep(r)
 		switch req := r.Request.(type) {
 		case *raft.AppendRequest:
@@ -233,7 +237,8 @@ func (c *raftCore) step() error {
 		c.engine.Tick(now)
 	}
 	for _, f := range d.control {
-		f(c)
+		c.metrics.waited(channelControl, f.sent, now)
+		f.value(c)
 	}
 	c.replaceGone(now)
 	c.yield(now)
@@ -439,7 +444,7 @@ func (c *raftCore) replicate(ctx context.Context) {
 	}
 	for _, t := range targets {
 		if w, ok := c.workers[t.Worker]; ok {
-			replace(w.target, t)
+			replace(w.target, timed[raft.Target]{t, c.metrics.now()})
 			continue
 		}
 		c.startWorker(ctx, t)
@@ -452,7 +457,7 @@ func (c *raftCore) replicate(ctx context.Context) {
 
 func (c *raftCore) startWorker(ctx context.Context, t raft.Target) {
 	ctx, stop := context.WithCancel(ctx)
-	handle := &workerHandle{target: make(chan raft.Target, 1), stop: stop}
+	handle := &workerHandle{target: make(chan timed[raft.Target], 1), stop: stop}
 	c.workers[t.Worker] = handle
 	limits := raft.ReplicatorConfig{
 		HeartbeatInterval: c.cfg.HeartbeatInterval,
@@ -475,7 +480,7 @@ func (c *raftCore) startWorker(ctx context.Context, t raft.Target) {
 		telemetry:  c.cfg.Telemetry,
 		sampled:    c.tracing.entries,
 		metrics:    c.metrics,
-		measured:   targetOptions(t.Peer.ID),
+		measured:   c.metrics.target(t.Peer.ID),
 	}
 	c.group.Go(func() { w.run(ctx) })
 }

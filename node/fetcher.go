@@ -81,7 +81,7 @@ func (c *raftCore) fetch(ctx context.Context, ref storage.SnapshotRef) {
 		f.run(ctx, result)
 		endSnapshot(span, ref.Last.Index, result.err)
 		select {
-		case c.in.snapshot <- snapshotEvent{fetched: result}:
+		case c.in.snapshot <- timed[snapshotEvent]{snapshotEvent{fetched: result}, c.metrics.now()}:
 		case <-c.ended:
 			result.discard()
 		}

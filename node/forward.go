@@ -81,7 +81,7 @@ func (c *raftCore) askReadIndex(leader raft.Peer, reads []request, notLeader err
 		}
 		confirm := func(c *raftCore) { c.reads.confirm(resp.Index, reads, c.applied.Index) }
 		select {
-		case c.in.control <- confirm:
+		case c.in.control <- timed[func(*raftCore)]{confirm, c.metrics.now()}:
 		default:
 			resolveReads(reads, Result{}, ErrBusy)
 		}

@@ -12,28 +12,34 @@ type inputs struct {
 	// api: user → RaftCore. Each request carries its own reply channel.
 	api chan request
 	// control: user → RaftCore, what is rare: each is run by RaftCore, between two passes.
-	control chan func(*raftCore)
+	control chan timed[func(*raftCore)]
 	// rpc: transport → RaftCore. A full channel refuses the peer, who tries again.
 	rpc chan transport.Incoming
 	// progress: workers → RaftCore.
-	progress chan raft.Progress
+	progress chan timed[raft.Progress]
 	// answers: transport → RaftCore, of RaftCore's own votes and probes. Lost if full, as on the network.
 	answers chan answer
 	// snapshot: builder and fetcher → RaftCore, one report each.
-	snapshot chan snapshotEvent
+	snapshot chan timed[snapshotEvent]
 	// durable: sync waiter → RaftCore, the newest write on disk.
-	durable chan uint64
+	durable chan timed[uint64]
+}
+
+// timed is a value on its way through a channel, with when it was sent if anybody measures (metrics.now), else the zero time.
+type timed[T any] struct {
+	value T
+	sent  time.Time
 }
 
 func newInputs() inputs {
 	return inputs{
 		api:      make(chan request, 4096),
-		control:  make(chan func(*raftCore), 64),
+		control:  make(chan timed[func(*raftCore)], 64),
 		rpc:      make(chan transport.Incoming, 256),
-		progress: make(chan raft.Progress, 64),
+		progress: make(chan timed[raft.Progress], 64),
 		answers:  make(chan answer, 64),
-		snapshot: make(chan snapshotEvent, 4),
-		durable:  make(chan uint64, 1),
+		snapshot: make(chan timed[snapshotEvent], 4),
+		durable:  make(chan timed[uint64], 1),
 	}
 }
 
@@ -63,12 +69,12 @@ type answer struct {
 // drained is what one pass of the loop handles together, in the order of the fields: first what completes earlier work
 // and shows how things stand, then the peers' requests; the timers are judged then, and users come last.
 type drained struct {
-	durable  uint64
-	progress []raft.Progress
+	durable  timed[uint64]
+	progress []timed[raft.Progress]
 	answers  []answer
 	rpc      []transport.Incoming
-	snapshot []snapshotEvent
-	control  []func(*raftCore)
+	snapshot []timed[snapshotEvent]
+	control  []timed[func(*raftCore)]
 	api      []request
 }
 
@@ -79,7 +85,7 @@ const (
 )
 
 func (d *drained) reset() {
-	d.durable = 0
+	d.durable = timed[uint64]{}
 	d.progress = d.progress[:0]
 	d.answers = d.answers[:0]
 	clear(d.rpc)

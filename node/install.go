@@ -50,6 +50,7 @@ func (c *raftCore) install(f *fetched) error {
 	s := &c.snapshots
 	s.localLast = meta.Last
 	s.durable = meta.Last.Index
+	s.status.InstalledBytes = f.ref.Bytes
 	s.status.InstalledIndex, s.status.InstallTook, s.status.Problem = meta.Last.Index, time.Since(f.began), ""
 	c.logger.Info("snapshot installed", "index", meta.Last.Index, "bytes", f.ref.Bytes, "took", s.status.InstallTook)
 	return nil

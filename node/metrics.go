@@ -3,12 +3,15 @@ package node
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"quorate/node/raft"
+	"quorate/storage/pebblestats"
 	"quorate/telemetry"
 )
 
@@ -20,15 +23,55 @@ type metrics struct {
 	queue     metric.Float64Histogram
 	batch     metric.Int64Histogram
 	append    metric.Float64Histogram
+	fsync     metric.Float64Histogram
 	apply     metric.Float64Histogram
 	roundTrip metric.Float64Histogram
 	elections metric.Int64Counter
 	leaders   metric.Int64Counter
 	leased    metric.Int64Counter
 	// Options with attributes, made once.
-	api, rpc  []metric.RecordOption
+	channels  [channelCount][]metric.RecordOption
 	decided   map[string]decidedOptions
-	observing metric.Registration
+	meter     metric.Meter
+	observing []metric.Registration
+
+	mu      sync.Mutex // guards targets
+	targets map[raft.NodeID]*targetMetrics
+}
+
+// channel is one of those between goroutines.
+type channel int
+
+const (
+	channelAPI      channel = iota // user → RaftCore
+	channelControl                 // the same, for what is rare
+	channelRPC                     // transport → RaftCore
+	channelTarget                  // RaftCore → worker
+	channelReplies                 // transport → worker
+	channelProgress                // worker → RaftCore
+	channelDurable                 // sync waiter → RaftCore
+	channelAnswers                 // transport → RaftCore, of its own votes and probes
+	channelSnapshot                // builder and fetcher → RaftCore
+	channelCount
+)
+
+func (c channel) String() string {
+	return [...]string{"api", "control", "rpc", "target", "replies", "progress", "durable", "answers", "snapshot"}[c]
+}
+
+// targetMetrics are those of one worker.
+type targetMetrics struct {
+	options []metric.RecordOption
+	// What is under way to the target.
+	messages, bytes atomic.Int64
+}
+
+// flying notes what is under way now.
+func (t *targetMetrics) flying(messages, bytes int) {
+	if t != nil {
+		t.messages.Store(int64(messages))
+		t.bytes.Store(int64(bytes))
+	}
 }
 
 type decidedOptions struct {
@@ -50,17 +93,17 @@ const (
 var seconds = metric.WithExplicitBucketBoundaries(
 	.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5)
 
-// newMetrics makes the instruments, and observes the node until it is closed.
-func (n *Node) newMetrics(t *telemetry.Telemetry) (*metrics, error) {
+// newMetrics makes the instruments.
+func newMetrics(t *telemetry.Telemetry) (*metrics, error) {
 	if !t.Measures() {
 		return nil, nil
 	}
 	meter := t.Meter()
-	m := &metrics{decided: map[string]decidedOptions{}}
-	var errs [10]error
+	m := &metrics{decided: map[string]decidedOptions{}, meter: meter, targets: map[raft.NodeID]*targetMetrics{}}
+	var errs [11]error
 	m.proposals, errs[0] = meter.Int64Counter("quorate.proposals", metric.WithUnit("{proposal}"), metric.WithDescription("Proposals and reads of this node's users that were decided, by kind and outcome."))
 	m.propose, errs[1] = meter.Float64Histogram("quorate.propose.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time from a proposal or read to its outcome."))
-	m.queue, errs[2] = meter.Float64Histogram("quorate.queue.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time in a channel before RaftCore took it, by channel."))
+	m.queue, errs[2] = meter.Float64Histogram("quorate.queue.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time in a channel before it was taken out, by channel."))
 	m.batch, errs[3] = meter.Int64Histogram("quorate.append.batch.size", metric.WithUnit("{entry}"), metric.WithExplicitBucketBoundaries(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048), metric.WithDescription("Entries in one write to the log."))
 	m.append, errs[4] = meter.Float64Histogram("quorate.append.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time from a write to the log until it is durable, fsync included."))
 	m.apply, errs[5] = meter.Float64Histogram("quorate.apply.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time that the state machine took for a batch."))
@@ -68,20 +111,20 @@ func (n *Node) newMetrics(t *telemetry.Telemetry) (*metrics, error) {
 	m.elections, errs[7] = meter.Int64Counter("quorate.elections", metric.WithUnit("{election}"), metric.WithDescription("Times that this node stood for election."))
 	m.leaders, errs[8] = meter.Int64Counter("quorate.leader.changes", metric.WithUnit("{change}"), metric.WithDescription("Times that this node saw another leader than before."))
 	m.leased, errs[9] = meter.Int64Counter("quorate.lease.reads", metric.WithUnit("{read}"), metric.WithDescription("Reads that were served under this leader's lease, without a round to the quorum."))
+	m.fsync, errs[10] = meter.Float64Histogram("quorate.fsync.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time that one fsync of the log's write-ahead log took."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	channel := func(name string) []metric.RecordOption {
-		return []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(attribute.String("quorate.channel", name)))}
+	for c := range m.channels {
+		m.channels[c] = []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(attribute.String("quorate.channel", channel(c).String())))}
 	}
-	m.api, m.rpc = channel("api"), channel("rpc")
 	for _, kind := range []string{"propose", "read"} {
 		for _, outcome := range []string{outcomeApplied, outcomeNotLeader, outcomeBusy, outcomeLost, outcomeUnknown, outcomeRefused} {
 			set := metric.WithAttributeSet(attribute.NewSet(attribute.String("quorate.kind", kind), attribute.String("quorate.outcome", outcome)))
 			m.decided[kind+outcome] = decidedOptions{add: []metric.AddOption{set}, record: []metric.RecordOption{set}}
 		}
 	}
-	return m, m.observe(n, meter)
+	return m, nil
 }
 
 // outcomeOf names an error in metrics.
@@ -120,23 +163,33 @@ func (m *metrics) decide(p *Pending, err error) {
 	m.propose.Record(ctx, time.Since(p.sent).Seconds(), options.record...)
 }
 
-// took notes how long something waited in a channel.
+// now is the time, if anybody measures.
+func (m *metrics) now() time.Time {
+	if m == nil {
+		return time.Time{}
+	}
+	return time.Now()
+}
+
+// waited notes how long something was in a channel.
+func (m *metrics) waited(in channel, sent, now time.Time) {
+	if m != nil && !sent.IsZero() {
+		m.queue.Record(context.Background(), max(0, now.Sub(sent)).Seconds(), m.channels[in]...)
+	}
+}
+
+// took notes how long users' requests were in their channel.
 func (m *metrics) took(requests []request, now time.Time) {
 	if m == nil {
 		return
 	}
 	for _, r := range requests {
-		if p := r.pending; !p.sent.IsZero() {
-			m.queue.Record(context.Background(), max(0, now.Sub(p.sent)).Seconds(), m.api...)
-		}
+		m.waited(channelAPI, r.pending.sent, now)
 	}
 }
 
-func (m *metrics) received(arrived, now time.Time) {
-	if m != nil {
-		m.queue.Record(context.Background(), max(0, now.Sub(arrived)).Seconds(), m.rpc...)
-	}
-}
+// synced notes an fsync. The log store calls it.
+func (m *metrics) synced(took time.Duration) { m.fsync.Record(context.Background(), took.Seconds()) }
 
 // durable notes that a write is on disk. The sync waiter calls it.
 func (m *metrics) durable(item syncItem) {
@@ -156,15 +209,32 @@ func (m *metrics) applied(began time.Time) {
 }
 
 // answered notes the round trip of a worker's message.
-func (m *metrics) answered(sent, arrived time.Time, target []metric.RecordOption) {
+func (m *metrics) answered(sent, arrived time.Time, target *targetMetrics) {
 	if m != nil {
-		m.roundTrip.Record(context.Background(), max(0, arrived.Sub(sent)).Seconds(), target...)
+		m.roundTrip.Record(context.Background(), max(0, arrived.Sub(sent)).Seconds(), target.options...)
 	}
 }
 
-// targetOptions are what a worker's measurements have in common.
-func targetOptions(target raft.NodeID) []metric.RecordOption {
-	return []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(attribute.String("quorate.target", string(target))))}
+// target are the measurements of a worker, nil if nothing is measured.
+func (m *metrics) target(id raft.NodeID) *targetMetrics {
+	if m == nil {
+		return nil
+	}
+	t := &targetMetrics{options: []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(attribute.String("quorate.target", string(id))))}}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.targets[id] = t // in the place of an earlier worker's
+	return t
+}
+
+// inFlight is what is under way to a target.
+func (m *metrics) inFlight(id raft.NodeID) (messages, bytes int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t := m.targets[id]; t != nil {
+		return t.messages.Load(), t.bytes.Load()
+	}
+	return 0, 0
 }
 
 // changed counts elections and changes of leaders.
@@ -188,15 +258,40 @@ func (m *metrics) readLeased(n int) {
 }
 
 func (m *metrics) close() error {
-	if m == nil || m.observing == nil {
+	if m == nil {
 		return nil
 	}
-	return m.observing.Unregister()
+	var err error
+	for _, o := range m.observing {
+		err = errors.Join(err, o.Unregister())
+	}
+	return err
 }
 
-// observe has what the node publishes read at each collection.
-func (m *metrics) observe(n *Node, meter metric.Meter) error {
-	o := observed{meter: meter}
+// observe has what the node publishes, and what its stores tell of themselves, read at each collection until the metrics are closed.
+func (m *metrics) observe(n *Node) error {
+	if m == nil {
+		return nil
+	}
+	for name, store := range map[string]any{"log": n.log, "state": n.sm} {
+		if source, ok := store.(pebblestats.Source); ok {
+			registered, err := pebblestats.Observe(m.meter, name, source)
+			if err != nil {
+				return errors.Join(err, m.close())
+			}
+			m.observing = append(m.observing, registered)
+		}
+	}
+	registered, err := m.observeStatus(n)
+	if err != nil {
+		return errors.Join(err, m.close())
+	}
+	m.observing = append(m.observing, registered)
+	return nil
+}
+
+func (m *metrics) observeStatus(n *Node) (metric.Registration, error) {
+	o := observed{meter: m.meter}
 	role := o.gauge("quorate.role", "{node}", "1 for what the node is now, 0 for what it is not.")
 	term := o.gauge("quorate.term", "{term}", "The present term.")
 	serving := o.gauge("quorate.serving", "{node}", "1 if this node leads and takes writes.")
@@ -208,26 +303,29 @@ func (m *metrics) observe(n *Node, meter metric.Meter) error {
 	purged := o.gauge("quorate.log.purged.index", "{entry}", "Index of the newest entry that is not in the log any more.")
 	lag := o.gauge("quorate.replication.lag", "{entry}", "How many entries a target is behind this leader's log.")
 	reachable := o.gauge("quorate.replication.reachable", "{node}", "1 if a target answers this leader.")
+	flying := o.gauge("quorate.replication.in.flight", "{message}", "Messages with entries that a target has not answered.")
+	flyingBytes := o.gauge("quorate.replication.in.flight.size", "By", "Bytes of the entries in them.")
 	waiting := o.gauge("quorate.channel.length", "{message}", "How much waits in a channel for RaftCore.")
 	snapshotIndex := o.gauge("quorate.snapshot.index", "{entry}", "Index of the newest complete snapshot.")
 	snapshotBytes := o.gauge("quorate.snapshot.size", "By", "Size of the newest snapshot, before compression.")
 	snapshotSent := o.gauge("quorate.snapshot.sent", "By", "What was uploaded for the newest snapshot that this node built.")
 	built := o.duration("quorate.snapshot.build.last.duration", "How long the newest snapshot took to build, if this node built it.")
 	installed := o.duration("quorate.snapshot.install.last.duration", "How long it took to install the newest snapshot that was installed here.")
+	buildRate := o.gauge("quorate.snapshot.build.last.rate", "By/s", "Bytes of state a second, of the newest snapshot that this node built and uploaded.")
+	installRate := o.gauge("quorate.snapshot.install.last.rate", "By/s", "Bytes of state a second, of the newest snapshot that was fetched and installed here.")
 	connected := o.gauge("quorate.nats.connected", "{node}", "1 if NATS is connected.")
 	disconnects := o.counter("quorate.nats.disconnects", "{event}", "Connections to NATS that were lost.")
 	reconnects := o.counter("quorate.nats.reconnects", "{event}", "Connections to NATS that were found again.")
 	slow := o.counter("quorate.nats.slow.consumers", "{event}", "Times that NATS found this process to be too slow.")
 	refused := o.counter("quorate.messages.refused", "{message}", "Messages that were refused, by reason.")
 	if o.err != nil {
-		return o.err
+		return nil, o.err
 	}
 	roles := map[Role]metric.ObserveOption{}
 	for _, r := range []Role{RoleWaiting, RoleFollower, RoleCandidate, RoleLeader, RoleLearner, RoleStopped} {
 		roles[r] = metric.WithAttributes(attribute.String("quorate.role", string(r)))
 	}
-	var err error
-	m.observing, err = meter.RegisterCallback(func(_ context.Context, to metric.Observer) error {
+	return m.meter.RegisterCallback(func(_ context.Context, to metric.Observer) error {
 		s := n.Status()
 		for r, option := range roles {
 			to.ObserveInt64(role, one(s.Role == r), option)
@@ -245,6 +343,9 @@ func (m *metrics) observe(n *Node, meter metric.Meter) error {
 				target := metric.WithAttributes(attribute.String("quorate.target", string(member.ID)))
 				to.ObserveInt64(lag, max(0, int64(s.LastIndex)-int64(member.Matched)), target)
 				to.ObserveInt64(reachable, one(member.Reachable), target)
+				messages, bytes := m.inFlight(member.ID)
+				to.ObserveInt64(flying, messages, target)
+				to.ObserveInt64(flyingBytes, bytes, target)
 			}
 		}
 		for name, length := range map[string]int{
@@ -257,6 +358,8 @@ func (m *metrics) observe(n *Node, meter metric.Meter) error {
 		to.ObserveInt64(snapshotSent, int64(s.Snapshot.Sent))
 		to.ObserveFloat64(built, s.Snapshot.Took.Seconds())
 		to.ObserveFloat64(installed, s.Snapshot.InstallTook.Seconds())
+		to.ObserveInt64(buildRate, perSecond(s.Snapshot.Bytes, s.Snapshot.Took))
+		to.ObserveInt64(installRate, perSecond(s.Snapshot.InstalledBytes, s.Snapshot.InstallTook))
 		to.ObserveInt64(connected, one(s.NATS.Connected))
 		to.ObserveInt64(disconnects, int64(s.NATS.Disconnects))
 		to.ObserveInt64(reconnects, int64(s.NATS.Reconnects))
@@ -266,7 +369,13 @@ func (m *metrics) observe(n *Node, meter metric.Meter) error {
 		}
 		return nil
 	}, o.all...)
-	return err
+}
+
+func perSecond(bytes uint64, took time.Duration) int64 {
+	if took <= 0 {
+		return 0
+	}
+	return int64(float64(bytes) / took.Seconds())
 }
 
 func one(b bool) int64 {

@@ -76,13 +76,21 @@ func start(ctx context.Context, cfg Config, sm StateMachine) (*Node, error) {
 		log:    cfg.Log,
 		done:   make(chan struct{}),
 	}
+	var err error
+	if n.metrics, err = newMetrics(cfg.Telemetry); err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
 	var runCtx context.Context
 	runCtx, n.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if n.log == nil {
-		log, err := pebblelog.OpenLog(cfg.Dir, pebblelog.Options{
+		options := pebblelog.Options{
 			Logger:  n.logger,
 			OnFatal: func(err error) { n.fail(fmt.Errorf("log store: %w", err)) },
-		})
+		}
+		if n.metrics != nil {
+			options.OnSync = n.metrics.synced
+		}
+		log, err := pebblelog.OpenLog(cfg.Dir, options)
 		if err != nil {
 			return nil, err
 		}
@@ -97,7 +105,7 @@ func start(ctx context.Context, cfg Config, sm StateMachine) (*Node, error) {
 	}
 	n.gather = newGathering(n)
 	n.watch.init(n.initialStatus(restored))
-	if n.metrics, err = n.newMetrics(cfg.Telemetry); err != nil {
+	if err := n.metrics.observe(n); err != nil {
 		return nil, errors.Join(fmt.Errorf("metrics: %w", err), n.log.Close())
 	}
 	go n.run(runCtx, restored)

@@ -58,6 +58,10 @@ func TestFollowerSaysWhoLeads(t *testing.T) {
 		if id == leader {
 			continue
 		}
+		// The leader serves as soon as one follower has answered it: the other may not have heard of it yet.
+		if _, err := n.Wait(within(t, 20*time.Second), func(s node.Status) bool { return s.Leader == leader }); err != nil {
+			t.Fatal(err)
+		}
 		_, err := n.Propose(t.Context(), []byte("x"))
 		var notLeader *node.NotLeaderError
 		if !errors.As(err, &notLeader) || notLeader.Leader != leader {

@@ -75,7 +75,7 @@ func (c *raftCore) syncState(ctx context.Context, floor uint64) {
 			err = nil
 		}
 		select {
-		case c.in.snapshot <- snapshotEvent{synced: &synced{err: err}}:
+		case c.in.snapshot <- timed[snapshotEvent]{snapshotEvent{synced: &synced{err: err}}, c.metrics.now()}:
 		case <-c.ended:
 		}
 	})

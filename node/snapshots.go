@@ -70,8 +70,10 @@ type SnapshotStatus struct {
 	Fetching     uint64 `json:"fetching,omitempty"`
 	FetchedBytes int64  `json:"fetched_bytes,omitempty"`
 	FetchBytes   int64  `json:"fetch_bytes,omitempty"`
-	// InstalledIndex and InstallTook: the newest one that this node installed, and how long that took, from the offer on.
+	// InstalledIndex, InstalledBytes and InstallTook: the newest one that this node installed, its size before compression, and how long that took,
+	// from the offer on.
 	InstalledIndex uint64        `json:"installed_index,omitempty"`
+	InstalledBytes uint64        `json:"installed_bytes,omitempty"`
 	InstallTook    time.Duration `json:"install_took_ns,omitempty"`
 	// Held: the newest one that this node built is in its own directory, and others get it from there, because there is no JetStream.
 	Held bool `json:"held,omitempty"`

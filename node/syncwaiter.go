@@ -24,7 +24,7 @@ type syncItem struct {
 // about the first: the node stops.
 type syncWaiter struct {
 	items   <-chan syncItem
-	durable chan uint64
+	durable chan timed[uint64]
 	fail    func(error)
 	metrics *metrics
 }
@@ -39,7 +39,7 @@ func (w *syncWaiter) run(ctx context.Context) {
 				w.fail(fmt.Errorf("sync the log: %w", err))
 				return
 			}
-			replace(w.durable, item.seq)
+			replace(w.durable, timed[uint64]{item.seq, w.metrics.now()})
 			w.metrics.durable(item)
 		}
 	}

@@ -18,7 +18,7 @@ func untraced(n *Node, t *tracing, w *worker, requests []request, in *transport.
 	n.metrics.took(requests, now)
 	t.proposed(r.pending.trace, raft.LogID{Term: 1, Index: 1})
 	t.received(in, now)
-	n.metrics.received(now, now)
+	n.metrics.waited(channelRPC, now, n.metrics.now())
 	w.replicating(append)
 	t.applied(append.Entries, now)
 	n.metrics.applied(now)

@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"go.opentelemetry.io/otel/metric"
-
 	"quorate/node/raft"
 	"quorate/storage"
 	"quorate/telemetry"
@@ -18,8 +16,8 @@ import (
 // log and sends, and writes nothing. RaftCore tells it the newest target; it tells RaftCore its progress. Neither waits for
 // the other: a target channel holds the newest value only, and progress is one value that is sent when RaftCore has room.
 type worker struct {
-	target   chan raft.Target
-	progress chan<- raft.Progress
+	target   chan timed[raft.Target]
+	progress chan<- timed[raft.Progress]
 	answers  chan appendAnswer
 
 	replicator *raft.Replicator
@@ -32,7 +30,7 @@ type worker struct {
 	telemetry  *telemetry.Telemetry
 	sampled    *sampledEntries
 	metrics    *metrics
-	measured   []metric.RecordOption
+	measured   *targetMetrics // nil if nothing is measured
 
 	report  raft.Progress
 	changed bool
@@ -49,6 +47,7 @@ type appendAnswer struct {
 func (w *worker) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer w.measured.flying(0, 0)
 	for {
 		now := time.Now()
 		for {
@@ -61,22 +60,26 @@ func (w *worker) run(ctx context.Context) {
 			}
 		}
 		w.noteProgress()
+		w.measured.flying(w.replicator.InFlight())
 		timer.Reset(time.Until(w.replicator.Deadline()))
-		var progress chan<- raft.Progress
+		var progress chan<- timed[raft.Progress]
+		var report timed[raft.Progress]
 		if w.changed {
-			progress = w.progress
+			progress, report = w.progress, timed[raft.Progress]{w.report, w.metrics.now()}
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case w.newest = <-w.target:
+		case t := <-w.target:
+			w.metrics.waited(channelTarget, t.sent, w.metrics.now())
+			w.newest = t.value
 			w.replicator.Update(w.newest)
 		case a := <-w.answers:
 			w.answered(a)
 			for range len(w.answers) {
 				w.answered(<-w.answers)
 			}
-		case progress <- w.report:
+		case progress <- report:
 			w.changed = false
 		case <-timer.C:
 		}
@@ -144,6 +147,7 @@ func (w *worker) call(ctx context.Context, id uint64, req transport.Request) {
 }
 
 func (w *worker) answered(a appendAnswer) {
+	w.metrics.waited(channelReplies, a.answer.Arrived, w.metrics.now())
 	resp, ok := a.answer.Response.(*raft.AppendResponse)
 	if a.answer.Err != nil || !ok {
 		if a.answer.Err != nil && !errors.Is(a.answer.Err, transport.ErrNoResponders) {

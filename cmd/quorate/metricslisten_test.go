@@ -7,14 +7,19 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"quorate/node"
+	"quorate/node/kv"
 	"quorate/node/raft"
+	"quorate/telemetry"
 )
 
 func TestMetricsPassTheLinterAndNodesAreReady(t *testing.T) {
@@ -69,7 +74,10 @@ func TestMetricsPassTheLinterAndNodesAreReady(t *testing.T) {
 	for _, want := range []string{
 		fmt.Sprintf(`quorate_serving{cluster="test",node="%s"`, leader), `quorate_role{cluster="test",node="n2"`, `quorate_replication_lag{cluster="test",node="`, "quorate_append_duration_seconds_bucket{",
 		"quorate_queue_duration_seconds_bucket{", "quorate_replication_duration_seconds_bucket{", "quorate_proposals_total{", "quorate_leader_changes_total{",
-		`quorate_ready{cluster="test",node="n3"`,
+		`quorate_ready{cluster="test",node="n3"`, `quorate_fsync_duration_seconds_bucket{cluster="test",node="n1"`,
+		`quorate_replication_in_flight{cluster="test",node="` + string(leader) + `"`, "quorate_replication_in_flight_size_bytes{", "quorate_snapshot_build_last_rate_bytes_per_second{",
+		`quorate_pebble_disk_size_bytes{cluster="test",node="n1"`, `quorate_store="log"`, `quorate_store="state"`, `quorate_level="6"`, "quorate_pebble_cache_hits_total{",
+		`quorate_channel="target"`, `quorate_channel="replies"`, `quorate_channel="progress"`, `quorate_channel="durable"`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("/metrics has no %s", want)
@@ -80,9 +88,63 @@ func TestMetricsPassTheLinterAndNodesAreReady(t *testing.T) {
 	}
 }
 
-func fetch(t *testing.T, o *observation, path string) (int, string) {
+// A sampled put leaves its trace id beside a bucket of the leader's histogram, for those who ask in the format that has room for it.
+func TestExemplarsLinkHistogramsToTraces(t *testing.T) {
+	logger := slog.New(slog.DiscardHandler)
+	observation, err := (&observeFlags{metricsListen: "127.0.0.1:0"}).start(logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer observation.end(t.Context())
+	dir, err := ephemeralDevDir(devLayout{Format: devFormat, Cluster: "test", Nodes: []raft.NodeID{"n1", "n2", "n3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = dir.close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, err := startDevCluster(ctx, dir, 0, 1<<20, observation, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.close(context.WithoutCancel(ctx)) }()
+	if _, err := c.waitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := nats.Connect(c.server.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	tracer := sdktrace.NewTracerProvider()
+	client, err := kv.NewClient(conn, "test", kv.WithTelemetry(telemetry.New(telemetry.Options{TracerProvider: tracer, NoRoots: true})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	traced, root := tracer.Tracer("test").Start(ctx, "test")
+	if _, err := client.Put(traced, "key", nil); err != nil {
+		t.Fatal(err)
+	}
+	root.End()
+	_, body := fetch(t, observation, "/metrics", "Accept", "application/openmetrics-text;version=1.0.0")
+	exemplar := regexp.MustCompile(`(?m)^quorate_propose_duration_seconds_bucket\{.* # \{.*trace_id="` + root.SpanContext().TraceID().String())
+	if !exemplar.MatchString(body) {
+		t.Errorf("no exemplar of trace %v in\n%s", root.SpanContext().TraceID(), body)
+	}
+}
+
+// fetch gets a page, with a header if one is given.
+func fetch(t *testing.T, o *observation, path string, header ...string) (int, string) {
 	t.Helper()
-	response, err := http.Get("http://" + o.server.address() + path)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+o.server.address()+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(header) == 2 {
+		request.Header.Set(header[0], header[1])
+	}
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}

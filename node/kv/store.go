@@ -282,6 +282,16 @@ func (s *Store) Close() error {
 	return nil
 }
 
+// PebbleMetrics returns Pebble's own figures, or nil when the store is closed.
+func (s *Store) PebbleMetrics() *pebble.Metrics {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.db == nil {
+		return nil
+	}
+	return s.db.Metrics()
+}
+
 func (s *Store) fail(err error) {
 	s.failMu.Lock()
 	defer s.failMu.Unlock()

@@ -195,6 +195,9 @@ func (r *Replicator) offer() (Send, bool) {
 // Progress returns what RaftCore should know now.
 func (r *Replicator) Progress() Progress { return r.progress }
 
+// InFlight returns how many messages with entries are unanswered, and the bytes of these entries.
+func (r *Replicator) InFlight() (messages, bytes int) { return r.messages, r.bytes }
+
 func (r *Replicator) mayReplicate() bool {
 	if r.paused || r.progress.Suspect != "" {
 		return false

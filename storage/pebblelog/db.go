@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -24,6 +25,8 @@ type Options struct {
 	// program lives on; the store refuses every later write, and nothing more reaches the disk. It is called from any
 	// goroutine, in the middle of the store's work: it must not block, and must not call the store.
 	OnFatal func(error)
+	// OnSync, if not nil, is told how long each fsync of the write-ahead log took. It is called by the store's own goroutines, and must not block.
+	OnSync func(took time.Duration)
 	// WindowBytes is how much memory a log's newest entries may take, so that they need not be read from disk. Default: 16 MiB.
 	WindowBytes int
 	// MemTableBytes is how much is written before Pebble turns it into a table, and so the size of its write-ahead log files.
@@ -76,7 +79,7 @@ func Open(dir string, options Options) (*DB, error) {
 }
 
 func (db *DB) open(dir string, fresh bool) error {
-	disk := &failStopFS{FS: newZeroAheadFS(db.options.FS), fault: &db.fault}
+	disk := &failStopFS{FS: newZeroAheadFS(db.options.FS, db.options.OnSync), fault: &db.fault}
 	options := db.pebbleOptions(disk)
 	if !fresh {
 		if err := scanManifest(dir, db.options.FS); err != nil {
@@ -208,4 +211,14 @@ func (db *DB) markEnd() error {
 			return nil
 		}
 	}
+}
+
+// PebbleMetrics returns Pebble's own figures, or nil when the DB is closed.
+func (db *DB) PebbleMetrics() *pebble.Metrics {
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	if db.closed {
+		return nil
+	}
+	return db.pebble.Metrics()
 }

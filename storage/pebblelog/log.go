@@ -215,3 +215,6 @@ func (l *Log) Close() error {
 	}
 	return nil
 }
+
+// PebbleMetrics returns the figures of the Pebble that the log is in, or nil when that is closed.
+func (l *Log) PebbleMetrics() *pebble.Metrics { return l.db.PebbleMetrics() }

@@ -3,6 +3,7 @@ package pebblelog
 import (
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -20,10 +21,12 @@ const zeroAhead = 256 << 10
 type zeroAheadFS struct {
 	vfs.FS
 	zeros []byte
+	// synced, if not nil, is told how long each fsync took.
+	synced func(time.Duration)
 }
 
-func newZeroAheadFS(fs vfs.FS) *zeroAheadFS {
-	return &zeroAheadFS{FS: fs, zeros: make([]byte, zeroAhead)}
+func newZeroAheadFS(fs vfs.FS, synced func(time.Duration)) *zeroAheadFS {
+	return &zeroAheadFS{FS: fs, zeros: make([]byte, zeroAhead), synced: synced}
 }
 
 // Unwrap returns the file system below.
@@ -35,7 +38,7 @@ func (f *zeroAheadFS) Create(name string, category vfs.DiskWriteCategory) (vfs.F
 	if err != nil || !isWriteAheadLog(name) {
 		return file, err
 	}
-	return &zeroAheadFile{File: file, zeros: f.zeros}, nil
+	return &zeroAheadFile{File: file, fs: f}, nil
 }
 
 func isWriteAheadLog(name string) bool { return strings.HasSuffix(filepath.Base(name), ".log") }
@@ -43,7 +46,7 @@ func isWriteAheadLog(name string) bool { return strings.HasSuffix(filepath.Base(
 // zeroAheadFile is written by one goroutine, from its beginning on.
 type zeroAheadFile struct {
 	vfs.File
-	zeros  []byte
+	fs     *zeroAheadFS
 	end    int64 // of what was written
 	zeroed int64 // up to here there is at least a zero
 }
@@ -51,7 +54,7 @@ type zeroAheadFile struct {
 // Write writes at the end of what was written.
 func (f *zeroAheadFile) Write(p []byte) (int, error) {
 	for f.end+int64(len(p)) > f.zeroed {
-		n, err := f.WriteAt(f.zeros, f.zeroed)
+		n, err := f.WriteAt(f.fs.zeros, f.zeroed)
 		f.zeroed += int64(n)
 		if err != nil {
 			return 0, err
@@ -60,6 +63,17 @@ func (f *zeroAheadFile) Write(p []byte) (int, error) {
 	n, err := f.File.Write(p)
 	f.end += int64(n)
 	return n, err
+}
+
+// SyncData is what Pebble calls for an fsync of what was appended.
+func (f *zeroAheadFile) SyncData() error {
+	if f.fs.synced == nil {
+		return f.File.SyncData()
+	}
+	began := time.Now()
+	err := f.File.SyncData()
+	f.fs.synced(time.Since(began))
+	return err
 }
 
 // Preallocate does nothing: what is zeroed is better than preallocated.

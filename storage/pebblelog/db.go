@@ -79,7 +79,7 @@ func Open(dir string, options Options) (*DB, error) {
 }
 
 func (db *DB) open(dir string, fresh bool) error {
-	disk := &failStopFS{FS: newZeroAheadFS(db.options.FS, db.options.OnSync), fault: &db.fault}
+	disk := &failStopFS{FS: newSyncTimingFS(newZeroAheadFS(db.options.FS), db.options.OnSync), fault: &db.fault}
 	options := db.pebbleOptions(disk)
 	if !fresh {
 		if err := scanManifest(dir, db.options.FS); err != nil {

@@ -3,7 +3,6 @@ package pebblelog
 import (
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -21,12 +20,10 @@ const zeroAhead = 256 << 10
 type zeroAheadFS struct {
 	vfs.FS
 	zeros []byte
-	// synced, if not nil, is told how long each fsync took.
-	synced func(time.Duration)
 }
 
-func newZeroAheadFS(fs vfs.FS, synced func(time.Duration)) *zeroAheadFS {
-	return &zeroAheadFS{FS: fs, zeros: make([]byte, zeroAhead), synced: synced}
+func newZeroAheadFS(fs vfs.FS) *zeroAheadFS {
+	return &zeroAheadFS{FS: fs, zeros: make([]byte, zeroAhead)}
 }
 
 // Unwrap returns the file system below.
@@ -38,7 +35,7 @@ func (f *zeroAheadFS) Create(name string, category vfs.DiskWriteCategory) (vfs.F
 	if err != nil || !isWriteAheadLog(name) {
 		return file, err
 	}
-	return &zeroAheadFile{File: file, fs: f}, nil
+	return &zeroAheadFile{File: file, zeros: f.zeros}, nil
 }
 
 func isWriteAheadLog(name string) bool { return strings.HasSuffix(filepath.Base(name), ".log") }
@@ -46,7 +43,7 @@ func isWriteAheadLog(name string) bool { return strings.HasSuffix(filepath.Base(
 // zeroAheadFile is written by one goroutine, from its beginning on.
 type zeroAheadFile struct {
 	vfs.File
-	fs     *zeroAheadFS
+	zeros  []byte
 	end    int64 // of what was written
 	zeroed int64 // up to here there is at least a zero
 }
@@ -54,7 +51,7 @@ type zeroAheadFile struct {
 // Write writes at the end of what was written.
 func (f *zeroAheadFile) Write(p []byte) (int, error) {
 	for f.end+int64(len(p)) > f.zeroed {
-		n, err := f.WriteAt(f.fs.zeros, f.zeroed)
+		n, err := f.WriteAt(f.zeros, f.zeroed)
 		f.zeroed += int64(n)
 		if err != nil {
 			return 0, err
@@ -63,17 +60,6 @@ func (f *zeroAheadFile) Write(p []byte) (int, error) {
 	n, err := f.File.Write(p)
 	f.end += int64(n)
 	return n, err
-}
-
-// SyncData is what Pebble calls for an fsync of what was appended.
-func (f *zeroAheadFile) SyncData() error {
-	if f.fs.synced == nil {
-		return f.File.SyncData()
-	}
-	began := time.Now()
-	err := f.File.SyncData()
-	f.fs.synced(time.Since(began))
-	return err
 }
 
 // Preallocate does nothing: what is zeroed is better than preallocated.

@@ -309,7 +309,7 @@ func sweepSnapshots(ctx context.Context, blobs objectstore.Blobs, newest int, ke
 func (c *raftCore) builtSnapshot(r *built) {
 	s := &c.snapshots
 	s.building, s.status.Building = false, false
-	if r.local.Index > 0 {
+	if r.local.Index > s.localLast.Index { // and not behind one that was installed meanwhile
 		s.localLast = r.local
 	}
 	if r.err != nil {

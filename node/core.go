@@ -195,7 +195,8 @@ func (c *raftCore) step() error {
 	}
 	d := &c.taken
 	// First, while the engine's view of the log is what is written: an installation changes both.
-	for _, e := range d.snapshot {
+	for i := 0; i < len(d.snapshot); i++ { // an installation may append what the builder that it ended reports
+		e := d.snapshot[i]
 		c.metrics.waited(channelSnapshot, e.sent, now)
 		if err := c.takeSnapshotEvent(e.value); err != nil {
 			return err

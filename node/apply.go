@@ -142,8 +142,7 @@ collect:
 	if !stored {
 		c.sessionRecords(entries, others, results)
 	}
-	c.tracing.applied(entries, began)
-	c.metrics.applied(began)
+	c.metrics.applied(c.tracing.applied(entries, began), began)
 	c.applied, c.appliedTime = batch.Last, max(c.appliedTime, entries[n-1].Time)
 	next := 0
 	for i := range entries {

@@ -221,7 +221,7 @@ func (c *raftCore) step() error {
 	}
 	for _, r := range d.rpc {
 		c.tracing.received(&r, now)
-		c.metrics.waited(channelRPC, r.Arrived, now)
+		c.metrics.queued(r.Trace, channelRPC, r.Arrived, now)
 		to := c.replies.keep(r)
 		switch req := r.Request.(type) {
 		case *raft.AppendRequest:
@@ -378,7 +378,7 @@ func (c *raftCore) refuse(violation string) {
 // and wire.
 func (c *raftCore) write(w *raft.Write) error {
 	began := time.Now()
-	c.tracing.wrote(w, began)
+	span := c.tracing.wrote(w, began)
 	for i := range w.Append {
 		entry := &w.Append[i]
 		if entry.Raw == nil {
@@ -398,7 +398,7 @@ func (c *raftCore) write(w *raft.Write) error {
 		return fmt.Errorf("write the log: %w", err)
 	}
 	c.writtenSeq = w.Seq
-	c.syncing <- syncItem{seq: w.Seq, commit: commit, began: began, entries: len(w.Append)} // has room for more than maxUnsynced
+	c.syncing <- syncItem{seq: w.Seq, commit: commit, began: began, entries: len(w.Append), trace: span} // has room for more than maxUnsynced
 	return nil
 }
 

@@ -112,6 +112,7 @@ func (n *Node) takeForwarded(in transport.Incoming) {
 			then:  func(o outcome) { in.Reply(n.proposeResponse(o)) },
 		}
 	}
+	r.pending.sent = n.metrics.now() // its outcome is measured where it came from
 	if in.Trace.IsSampled() {
 		r.trace(n, in.Trace)
 	}

@@ -49,7 +49,7 @@ func (n *Node) TryReadLease() (index uint64, ok bool) {
 
 // readIndex has RaftCore decide a read, and waits for it.
 func (n *Node) readIndex(ctx context.Context, r request) (uint64, error) {
-	r.trace(n, trace.SpanContextFromContext(ctx))
+	r.begin(n, trace.SpanContextFromContext(ctx))
 	if err := n.hand(ctx, r); err != nil {
 		r.pending.refuse(err)
 		return 0, err

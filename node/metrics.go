@@ -9,6 +9,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"quorate/node/raft"
 	"quorate/storage/pebblestats"
@@ -155,10 +156,7 @@ func (m *metrics) decide(p *Pending, err error) {
 		kind = "read"
 	}
 	options := m.decided[kind+outcomeOf(err)]
-	ctx := context.Background()
-	if p.trace != nil {
-		ctx = p.trace.span.In(ctx)
-	}
+	ctx := tracedBy(p.trace.context())
 	m.proposals.Add(ctx, 1, options.add...)
 	m.propose.Record(ctx, time.Since(p.sent).Seconds(), options.record...)
 }
@@ -171,10 +169,23 @@ func (m *metrics) now() time.Time {
 	return time.Now()
 }
 
+// tracedBy is what a measurement is made in, so that its exemplar names the trace, if that is sampled.
+func tracedBy(span trace.SpanContext) context.Context {
+	if !span.IsSampled() {
+		return context.Background()
+	}
+	return trace.ContextWithSpanContext(context.Background(), span)
+}
+
 // waited notes how long something was in a channel.
 func (m *metrics) waited(in channel, sent, now time.Time) {
+	m.queued(trace.SpanContext{}, in, sent, now)
+}
+
+// queued is waited, of something that may be traced.
+func (m *metrics) queued(span trace.SpanContext, in channel, sent, now time.Time) {
 	if m != nil && !sent.IsZero() {
-		m.queue.Record(context.Background(), max(0, now.Sub(sent)).Seconds(), m.channels[in]...)
+		m.queue.Record(tracedBy(span), max(0, now.Sub(sent)).Seconds(), m.channels[in]...)
 	}
 }
 
@@ -184,7 +195,7 @@ func (m *metrics) took(requests []request, now time.Time) {
 		return
 	}
 	for _, r := range requests {
-		m.waited(channelAPI, r.pending.sent, now)
+		m.queued(r.pending.trace.context(), channelAPI, r.pending.sent, now)
 	}
 }
 
@@ -196,22 +207,24 @@ func (m *metrics) durable(item syncItem) {
 	if m == nil {
 		return
 	}
-	m.append.Record(context.Background(), time.Since(item.began).Seconds())
+	ctx := tracedBy(item.trace)
+	m.append.Record(ctx, time.Since(item.began).Seconds())
 	if item.entries > 0 {
-		m.batch.Record(context.Background(), int64(item.entries))
+		m.batch.Record(ctx, int64(item.entries))
 	}
 }
 
-func (m *metrics) applied(began time.Time) {
+// applied notes a batch that the state machine was given, of which span is the first that is traced.
+func (m *metrics) applied(span trace.SpanContext, began time.Time) {
 	if m != nil {
-		m.apply.Record(context.Background(), time.Since(began).Seconds())
+		m.apply.Record(tracedBy(span), time.Since(began).Seconds())
 	}
 }
 
 // answered notes the round trip of a worker's message.
-func (m *metrics) answered(sent, arrived time.Time, target *targetMetrics) {
+func (m *metrics) answered(span trace.SpanContext, sent, arrived time.Time, target *targetMetrics) {
 	if m != nil {
-		m.roundTrip.Record(context.Background(), max(0, arrived.Sub(sent)).Seconds(), target.options...)
+		m.roundTrip.Record(tracedBy(span), max(0, arrived.Sub(sent)).Seconds(), target.options...)
 	}
 }
 

@@ -229,7 +229,7 @@ func (n *Node) propose(ctx context.Context, entry raft.Entry) (Result, error) {
 	}
 	p := n.pendings.take(entry)
 	r := request{pending: p}
-	r.trace(n, trace.SpanContextFromContext(ctx))
+	r.begin(n, trace.SpanContextFromContext(ctx))
 	if err := n.hand(ctx, r); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", ErrBusy, err)
@@ -284,7 +284,7 @@ func (n *Node) SubmitReadTraced(ctx context.Context) (*Pending, error) {
 }
 
 func (n *Node) submit(parent trace.SpanContext, r request) (*Pending, error) {
-	r.trace(n, parent)
+	r.begin(n, parent)
 	select {
 	case n.in.api <- r:
 	default:

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"quorate/storage"
 )
 
@@ -12,9 +14,10 @@ import (
 type syncItem struct {
 	seq    uint64
 	commit storage.Commit
-	// began is when it was made, entries how many it appended.
+	// began is when it was made, entries how many it appended; trace is the first of them that is sampled.
 	began   time.Time
 	entries int
+	trace   trace.SpanContext
 }
 
 // syncWaiter waits for fsync of what RaftCore wrote and reports "durable up to". Writes become durable in order, so

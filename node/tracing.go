@@ -37,13 +37,17 @@ type pendingTrace struct {
 	appended, committed, concluded bool
 }
 
-// trace begins the span and the measurement of a proposal or a read that is about to be handed to RaftCore. Most are not sampled, and get no
-// span.
-func (r *request) trace(n *Node, parent trace.SpanContext) {
-	t := n.cfg.Telemetry
+// begin begins the measurement and the span of this node's users' proposal or read that is about to be handed to RaftCore.
+func (r *request) begin(n *Node, parent trace.SpanContext) {
 	if n.metrics != nil {
 		r.pending.metrics, r.pending.sent, r.pending.read = n.metrics, time.Now(), r.read
 	}
+	r.trace(n, parent)
+}
+
+// trace begins the span of a proposal or a read that is about to be handed to RaftCore. Most are not sampled, and get none.
+func (r *request) trace(n *Node, parent trace.SpanContext) {
+	t := n.cfg.Telemetry
 	if !t.Records(parent) {
 		return
 	}
@@ -55,6 +59,14 @@ func (r *request) trace(n *Node, parent trace.SpanContext) {
 	if span := t.Begin(parent, name, onCaller, now); span.Sampled() {
 		r.pending.trace = &pendingTrace{telemetry: t, span: span, sent: now}
 	}
+}
+
+// context is the span's, or the zero one if there is none.
+func (t *pendingTrace) context() trace.SpanContext {
+	if t == nil {
+		return trace.SpanContext{}
+	}
+	return t.span.Context()
 }
 
 // end ends the span with the outcome.
@@ -177,20 +189,31 @@ func (t *tracing) received(in *transport.Incoming, now time.Time) {
 	}
 }
 
-// wrote notes the write in which what was taken in this pass goes to the disk.
-func (t *tracing) wrote(w *raft.Write, began time.Time) {
+// wrote notes the write in which what was taken in this pass goes to the disk. It returns the first of that which is sampled.
+func (t *tracing) wrote(w *raft.Write, began time.Time) (first trace.SpanContext) {
 	for _, r := range t.fresh {
 		if r.concluded { // it needed no write
 			continue
 		}
 		r.written, r.seq = began, w.Seq
+		first = firstOf(first, r.span)
 	}
 	t.fresh = t.fresh[:0]
 	for _, p := range t.pending {
 		if p.seq == 0 {
 			p.written, p.seq = began, w.Seq
+			first = firstOf(first, p.span)
 		}
 	}
+	return first
+}
+
+// firstOf is the first one, if there is one already, and else the span.
+func firstOf(first trace.SpanContext, span telemetry.Span) trace.SpanContext {
+	if first.IsValid() {
+		return first
+	}
+	return span.Context()
 }
 
 // advance records what has become durable, and what is committed. It is called before anything is applied or answered.
@@ -226,10 +249,10 @@ func (p *pendingTrace) commit(now time.Time) {
 	p.record("raft.commit", p.taken, now)
 }
 
-// applied records that the state machine was given entries.
-func (t *tracing) applied(entries []raft.Entry, began time.Time) {
+// applied records that the state machine was given entries. It returns the first of them that is sampled.
+func (t *tracing) applied(entries []raft.Entry, began time.Time) (sampled trace.SpanContext) {
 	if len(t.pending) == 0 || len(entries) == 0 {
-		return
+		return sampled
 	}
 	now := time.Now()
 	for _, p := range t.pending {
@@ -241,7 +264,9 @@ func (t *tracing) applied(entries []raft.Entry, began time.Time) {
 			p.commit(began)
 		}
 		p.record("raft.apply", began, now)
+		sampled = firstOf(sampled, p.span)
 	}
+	return sampled
 }
 
 // stand follows an election, from the first pre-vote until somebody leads.

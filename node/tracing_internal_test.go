@@ -13,15 +13,16 @@ import (
 // untraced is everything that tracing and metrics do for one proposal and one peer's request when they are off.
 func untraced(n *Node, t *tracing, w *worker, requests []request, in *transport.Incoming, append *raft.AppendRequest, now time.Time) {
 	r := requests[0]
-	r.trace(n, trace.SpanContext{})
+	r.begin(n, trace.SpanContext{})
 	t.queued(requests, now)
 	n.metrics.took(requests, now)
 	t.proposed(r.pending.trace, raft.LogID{Term: 1, Index: 1})
 	t.received(in, now)
 	n.metrics.waited(channelRPC, now, n.metrics.now())
 	w.replicating(append)
-	t.applied(append.Entries, now)
-	n.metrics.applied(now)
+	n.metrics.durable(syncItem{began: now, trace: t.wrote(&raft.Write{}, now)})
+	n.metrics.applied(t.applied(append.Entries, now), now)
+	w.measured.flying(0, 0)
 	n.metrics.decide(r.pending, nil)
 	r.pending.trace.end(Result{}, nil)
 }

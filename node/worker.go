@@ -135,9 +135,10 @@ func (w *worker) send(ctx context.Context, now time.Time, s raft.Send) bool {
 
 func (w *worker) call(ctx context.Context, id uint64, req transport.Request) {
 	sent := time.Now()
-	callTraced(w.transport, w.newest.Peer, req, w.replicating(req), w.timeout, func(a transport.Answer) {
+	span := w.replicating(req)
+	callTraced(w.transport, w.newest.Peer, req, span, w.timeout, func(a transport.Answer) {
 		if a.Err == nil {
-			w.metrics.answered(sent, a.Arrived, w.measured)
+			w.metrics.answered(span.Context(), sent, a.Arrived, w.measured)
 		}
 		select {
 		case w.answers <- appendAnswer{id: id, answer: a}:

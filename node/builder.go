@@ -23,8 +23,10 @@ type built struct {
 	local raft.LogID
 	// held: it is in the node's own directory, because there is no JetStream.
 	held bool
-	sent uint64
-	took time.Duration
+	// found: it was in shared already, as another node had built it.
+	found bool
+	stats objectstore.Stats
+	took  time.Duration
 	// waiting are those who asked for it.
 	waiting []func(storage.SnapshotRef, error)
 	// wanted: a target needs it, whoever else asked.
@@ -57,8 +59,9 @@ type builder struct {
 	whole bool
 	// rate bounds how fast the view is read, in bytes a second.
 	rate int
-	// telemetry gets spans of the work.
+	// telemetry gets spans of the work, metrics how much is moved.
 	telemetry *telemetry.Telemetry
+	metrics   *metrics
 	// keep are the log ids of snapshots that targets are fetching now.
 	keep []raft.LogID
 	// serves, if not zero, is the least index of a snapshot that would do: if shared has one already, none is built.
@@ -84,7 +87,7 @@ func (c *raftCore) build(ctx context.Context) {
 		return
 	}
 	b := &builder{
-		cluster: c.genesis.ClusterID(), view: view, base: s.manifest, whole: s.whole, rate: c.cfg.SnapshotRate, telemetry: c.cfg.Telemetry,
+		cluster: c.genesis.ClusterID(), view: view, base: s.manifest, whole: s.whole, rate: c.cfg.SnapshotRate, telemetry: c.cfg.Telemetry, metrics: c.metrics,
 		meta: storage.SnapshotMeta{
 			Last: c.applied, Membership: c.appliedMembership.Membership, MembershipID: c.appliedMembership.ID, System: c.systemRecords(),
 		},
@@ -211,7 +214,7 @@ func (b *builder) run(ctx context.Context, result *built) {
 		case base.Meta.Last.Index <= b.meta.Last.Index:
 			b.base = base
 			if b.serves > 0 && base.Meta.Last.Index >= b.serves {
-				result.ref, result.manifest = ref, base
+				result.ref, result.manifest, result.found = ref, base, true
 				return
 			}
 		}
@@ -219,7 +222,7 @@ func (b *builder) run(ctx context.Context, result *built) {
 	if b.whole {
 		b.base = nil
 	}
-	result.ref, result.manifest, result.sent, result.err = b.write(ctx, b.shared, b.base)
+	result.ref, result.manifest, result.stats, result.err = b.write(ctx, b.shared, b.base)
 	if result.err != nil {
 		return
 	}
@@ -228,15 +231,15 @@ func (b *builder) run(ctx context.Context, result *built) {
 }
 
 // write stores the view in a snapshot: as what changed since the base, where that can be told and is worth it, or whole.
-func (b *builder) write(ctx context.Context, blobs objectstore.Blobs, base *objectstore.Manifest) (storage.SnapshotRef, *objectstore.Manifest, uint64, error) {
+func (b *builder) write(ctx context.Context, blobs objectstore.Blobs, base *objectstore.Manifest) (storage.SnapshotRef, *objectstore.Manifest, objectstore.Stats, error) {
 	delta, ok := b.view.(DeltaSnapshot)
 	if ok && base != nil && base.Meta.Last.Index < b.meta.Last.Index && worthDelta(base) {
-		ref, manifest, sent, err := b.upload(ctx, blobs, base.Layers, base.Meta.Last, func(w io.Writer) error {
+		ref, manifest, stats, err := b.upload(ctx, blobs, base.Layers, base.Meta.Last, func(w io.Writer) error {
 			return delta.WriteDeltaTo(ctx, base.Meta.Last, w)
 		})
 		var damaged *objectstore.DamagedError
 		if !errors.Is(err, ErrNoDelta) && !errors.As(err, &damaged) {
-			return ref, manifest, sent, err
+			return ref, manifest, stats, err
 		}
 	}
 	return b.upload(ctx, blobs, nil, raft.LogID{}, func(w io.Writer) error { return b.view.WriteTo(ctx, w) })
@@ -251,32 +254,32 @@ func worthDelta(base *objectstore.Manifest) bool {
 	return len(base.Layers) < maxLayers && deltas <= base.Layers[0].Raw/2
 }
 
-func (b *builder) upload(ctx context.Context, blobs objectstore.Blobs, keep []objectstore.Layer, since raft.LogID, write func(io.Writer) error) (ref storage.SnapshotRef, m *objectstore.Manifest, sent uint64, err error) {
+func (b *builder) upload(ctx context.Context, blobs objectstore.Blobs, keep []objectstore.Layer, since raft.LogID, write func(io.Writer) error) (ref storage.SnapshotRef, m *objectstore.Manifest, stats objectstore.Stats, err error) {
 	ctx, span := traceWork(ctx, b.telemetry, "raft.snapshot.upload", onBuilder)
 	defer func() { endSnapshot(span, b.meta.Last.Index, err) }()
 	options := objectstore.UploadOptions{Retry: objectstore.Retry{Patience: storePatience}}
 	if b.whole {
 		options.Resend = func(objectstore.Digest) bool { return true }
 	}
-	u, err := objectstore.Begin(ctx, &pacedBlobs{Blobs: blobs, pace: newPace(b.rate)}, b.cluster, options)
+	u, err := objectstore.Begin(ctx, &pacedBlobs{Blobs: blobs, pace: newPace(b.rate), moving: b.metrics.moving(snapshotStore)}, b.cluster, options)
 	if err != nil {
-		return ref, nil, 0, err
+		return ref, nil, stats, err
 	}
 	defer u.Abort()
 	u.Keep(keep...)
 	layer := u.Layer(since)
-	if err := write(&pacedWriter{ctx: ctx, w: layer, pace: newPace(b.rate)}); err != nil {
-		return ref, nil, 0, err
+	if err := write(&pacedWriter{ctx: ctx, w: layer, pace: newPace(b.rate), moving: b.metrics.moving(snapshotRead)}); err != nil {
+		return ref, nil, stats, err
 	}
 	if err := layer.Close(); err != nil {
-		return ref, nil, 0, err
+		return ref, nil, stats, err
 	}
-	ref, stats, err := u.Commit(ctx, b.meta)
+	ref, stats, err = u.Commit(ctx, b.meta)
 	if err != nil {
-		return ref, nil, 0, err
+		return ref, nil, stats, err
 	}
 	m, err = objectstore.Open(ctx, blobs, ref)
-	return ref, m, stats.Sent, err
+	return ref, m, stats, err
 }
 
 // newestSnapshot returns the newest snapshot in a store, or objectstore.ErrNotFound.
@@ -309,6 +312,9 @@ func sweepSnapshots(ctx context.Context, blobs objectstore.Blobs, newest int, ke
 func (c *raftCore) builtSnapshot(r *built) {
 	s := &c.snapshots
 	s.building, s.status.Building = false, false
+	if !r.found {
+		c.metrics.snapshotEnded(snapshotBuild, r.err)
+	}
 	if r.local.Index > s.localLast.Index { // and not behind one that was installed meanwhile
 		s.localLast = r.local
 	}
@@ -326,8 +332,8 @@ func (c *raftCore) builtSnapshot(r *built) {
 	s.builtIndex, s.builtBytes = r.index, r.bytes
 	if r.manifest != nil {
 		c.adoptSnapshot(r.ref, r.manifest)
-		s.status.Sent, s.status.Took, s.status.Held = r.sent, r.took, r.held
-		c.logger.Info("snapshot complete", "index", r.ref.Last.Index, "bytes", r.ref.Bytes, "sent", r.sent, "took", r.took, "held", r.held)
+		s.status.Read, s.status.Sent, s.status.Took, s.status.Held = r.stats.Raw, r.stats.Sent, r.took, r.held
+		c.logger.Info("snapshot complete", "index", r.ref.Last.Index, "bytes", r.ref.Bytes, "read", r.stats.Raw, "sent", r.stats.Sent, "took", r.took, "held", r.held)
 	}
 	c.answerBuild(r.waiting, r.ref, nil)
 	s.purgeAt = time.Time{}

@@ -52,6 +52,7 @@ type fetcher struct {
 	cluster  raft.ClusterID
 	sm       StateMachine
 	progress *fetchProgress
+	metrics  *metrics
 	// inMemory: what was fetched is kept, because it stands for the state after a restart.
 	inMemory bool
 }
@@ -72,7 +73,7 @@ func (c *raftCore) fetch(ctx context.Context, ref storage.SnapshotRef) {
 		return
 	}
 	ctx, s.fetching = context.WithCancel(trace.ContextWithSpanContext(ctx, c.tracing.offer))
-	f := &fetcher{from: c.partsFrom(), to: s.local, ref: ref, cluster: c.genesis.ClusterID(), sm: c.sm, progress: c.fetchProgress, inMemory: c.inMemory()}
+	f := &fetcher{from: c.partsFrom(), to: s.local, ref: ref, cluster: c.genesis.ClusterID(), sm: c.sm, progress: c.fetchProgress, metrics: c.metrics, inMemory: c.inMemory()}
 	s.status.Fetching = ref.Last.Index
 	c.logger.Info("fetching a snapshot", "index", ref.Last.Index, "bytes", ref.Bytes)
 	c.afterFetcher(func() {
@@ -115,7 +116,11 @@ func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
 	if err := sweepParts(ctx, f.to, keep); err != nil {
 		return fmt.Errorf("remove what earlier fetches left: %w", err)
 	}
-	err := objectstore.Fetch(ctx, f.from, f.to, f.ref, objectstore.FetchOptions{
+	from := f.from
+	if moving := f.metrics.moving(snapshotFetch); moving != nil {
+		from = &movingBlobs{Blobs: from, moving: moving}
+	}
+	err := objectstore.Fetch(ctx, from, f.to, f.ref, objectstore.FetchOptions{
 		Retry:    objectstore.Retry{Patience: storePatience},
 		Progress: func(done, total int64) { f.progress.done.Store(done); f.progress.total.Store(total) },
 	})
@@ -155,6 +160,7 @@ func (c *raftCore) fetchedSnapshot(f *fetched) error {
 		return errors.Join(fmt.Errorf("the snapshot of %v: %w", f.ref.Last, f.err), c.forgetStaged(f))
 	}
 	if f.err != nil {
+		c.metrics.snapshotEnded(snapshotInstall, f.err)
 		var damaged *objectstore.DamagedError
 		c.snapshots.status.Problem = "cannot fetch a snapshot: " + f.err.Error()
 		c.logger.Warn("cannot fetch a snapshot", "index", f.ref.Last.Index, "error", f.err)
@@ -168,6 +174,7 @@ func (c *raftCore) fetchedSnapshot(f *fetched) error {
 	span := c.tracing.telemetry.Begin(f.cause, "raft.snapshot.install", onRaftCore, now)
 	err := c.install(f)
 	endSnapshot(span, f.ref.Last.Index, err)
+	c.metrics.snapshotEnded(snapshotInstall, err)
 	if err != nil || c.inMemory() {
 		return err
 	}

@@ -30,6 +30,7 @@ type metrics struct {
 	elections metric.Int64Counter
 	leaders   metric.Int64Counter
 	leased    metric.Int64Counter
+	snapshots snapshotMetrics
 	// Options with attributes, made once.
 	channels  [channelCount][]metric.RecordOption
 	decided   map[string]decidedOptions
@@ -101,7 +102,7 @@ func newMetrics(t *telemetry.Telemetry) (*metrics, error) {
 	}
 	meter := t.Meter()
 	m := &metrics{decided: map[string]decidedOptions{}, meter: meter, targets: map[raft.NodeID]*targetMetrics{}}
-	var errs [11]error
+	var errs [12]error
 	m.proposals, errs[0] = meter.Int64Counter("quorate.proposals", metric.WithUnit("{proposal}"), metric.WithDescription("Proposals and reads of this node's users that were decided, by kind and outcome."))
 	m.propose, errs[1] = meter.Float64Histogram("quorate.propose.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time from a proposal or read to its outcome."))
 	m.queue, errs[2] = meter.Float64Histogram("quorate.queue.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time in a channel before it was taken out, by channel."))
@@ -113,6 +114,7 @@ func newMetrics(t *telemetry.Telemetry) (*metrics, error) {
 	m.leaders, errs[8] = meter.Int64Counter("quorate.leader.changes", metric.WithUnit("{change}"), metric.WithDescription("Times that this node saw another leader than before."))
 	m.leased, errs[9] = meter.Int64Counter("quorate.lease.reads", metric.WithUnit("{read}"), metric.WithDescription("Reads that were served under this leader's lease, without a round to the quorum."))
 	m.fsync, errs[10] = meter.Float64Histogram("quorate.fsync.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time that one fsync of the log's write-ahead log took."))
+	m.snapshots, errs[11] = newSnapshotMetrics(meter)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -324,7 +326,7 @@ func (m *metrics) observeStatus(n *Node) (metric.Registration, error) {
 	snapshotSent := o.gauge("quorate.snapshot.sent", "By", "What was uploaded for the newest snapshot that this node built.")
 	built := o.duration("quorate.snapshot.build.last.duration", "How long the newest snapshot took to build, if this node built it.")
 	installed := o.duration("quorate.snapshot.install.last.duration", "How long it took to install the newest snapshot that was installed here.")
-	buildRate := o.gauge("quorate.snapshot.build.last.rate", "By/s", "Bytes of state a second, of the newest snapshot that this node built and uploaded.")
+	buildRate := o.gauge("quorate.snapshot.build.last.rate", "By/s", "Bytes a second that were read of the state for the newest snapshot that this node built: only what changed, where that can be told.")
 	installRate := o.gauge("quorate.snapshot.install.last.rate", "By/s", "Bytes of state a second, of the newest snapshot that was fetched and installed here.")
 	connected := o.gauge("quorate.nats.connected", "{node}", "1 if NATS is connected.")
 	disconnects := o.counter("quorate.nats.disconnects", "{event}", "Connections to NATS that were lost.")
@@ -371,7 +373,7 @@ func (m *metrics) observeStatus(n *Node) (metric.Registration, error) {
 		to.ObserveInt64(snapshotSent, int64(s.Snapshot.Sent))
 		to.ObserveFloat64(built, s.Snapshot.Took.Seconds())
 		to.ObserveFloat64(installed, s.Snapshot.InstallTook.Seconds())
-		to.ObserveInt64(buildRate, perSecond(s.Snapshot.Bytes, s.Snapshot.Took))
+		to.ObserveInt64(buildRate, perSecond(s.Snapshot.Read, s.Snapshot.Took))
 		to.ObserveInt64(installRate, perSecond(s.Snapshot.InstalledBytes, s.Snapshot.InstallTook))
 		to.ObserveInt64(connected, one(s.NATS.Connected))
 		to.ObserveInt64(disconnects, int64(s.NATS.Disconnects))

@@ -221,9 +221,10 @@ func TestDisksAndSnapshotsAreMeasured(t *testing.T) {
 	c.fill(nil, 200)
 	c.purged(leader.Config().ID, 100)
 	meters[leader.Config().ID].has("quorate.fsync.duration", "quorate.pebble.wal.written store=log", "quorate.pebble.memtable.size store=log",
+		"quorate.snapshots action=build outcome=done", "quorate.snapshot.moved action=read", "quorate.snapshot.moved action=store",
 		"quorate.snapshot.size", "quorate.snapshot.build.last.duration", "quorate.snapshot.build.last.rate")
 	c.start(late)
-	meters[late].has("quorate.snapshot.install.last.duration", "quorate.snapshot.install.last.rate")
+	meters[late].has("quorate.snapshots action=install outcome=done", "quorate.snapshot.moved action=fetch", "quorate.snapshot.install.last.duration", "quorate.snapshot.install.last.rate")
 	// A node that has stopped, and closed its store, tells nothing, and says so without harm.
 	c.stop(late)
 	if values := meters[late].collect().values; values["quorate.pebble.wal.written store=log"] > 0 || values["quorate.term"] > 0 {

@@ -23,6 +23,8 @@ type pacedWriter struct {
 	ctx  context.Context
 	w    io.Writer
 	pace *rate.Limiter
+	// moving counts what went through.
+	moving *moving
 }
 
 func (p *pacedWriter) Write(b []byte) (written int, err error) {
@@ -33,6 +35,7 @@ func (p *pacedWriter) Write(b []byte) (written int, err error) {
 		}
 		n, err := p.w.Write(step)
 		written += n
+		p.moving.add(n)
 		if err != nil {
 			return written, err
 		}
@@ -44,22 +47,25 @@ func (p *pacedWriter) Write(b []byte) (written int, err error) {
 // pacedBlobs are blobs to which things are sent at a rate.
 type pacedBlobs struct {
 	objectstore.Blobs
-	pace *rate.Limiter
+	pace   *rate.Limiter
+	moving *moving
 }
 
 func (p *pacedBlobs) Put(ctx context.Context, name string, size int64, r io.Reader) error {
-	return p.Blobs.Put(ctx, name, size, &pacedReader{ctx: ctx, r: r, pace: p.pace})
+	return p.Blobs.Put(ctx, name, size, &pacedReader{ctx: ctx, r: r, pace: p.pace, moving: p.moving})
 }
 
 type pacedReader struct {
-	ctx  context.Context
-	r    io.Reader
-	pace *rate.Limiter
+	ctx    context.Context
+	r      io.Reader
+	pace   *rate.Limiter
+	moving *moving
 }
 
 func (p *pacedReader) Read(b []byte) (int, error) {
 	n, err := p.r.Read(b[:min(len(b), pacedStep)])
 	if n > 0 {
+		p.moving.add(n)
 		if waited := p.pace.WaitN(p.ctx, n); waited != nil {
 			return n, waited
 		}

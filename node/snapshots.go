@@ -59,10 +59,11 @@ type snapshots struct {
 
 // SnapshotStatus is what a node knows of snapshots.
 type SnapshotStatus struct {
-	// Index of the newest complete snapshot that the node knows of, and its size in bytes, before compression; Sent is what was sent
-	// for it, and Took how long it took to build, if this node built it.
+	// Index of the newest complete snapshot that the node knows of, and its size in bytes, before compression; Read is what was
+	// read of the state for it, less than all if only the difference to another was, Sent what was sent, and Took how long it took to build, if this node built it.
 	Index uint64        `json:"index,omitempty"`
 	Bytes uint64        `json:"bytes,omitempty"`
+	Read  uint64        `json:"read,omitempty"`
 	Sent  uint64        `json:"sent,omitempty"`
 	Took  time.Duration `json:"took_ns,omitempty"`
 	// Building: one is being built. Fetching is the index of the one that is being fetched, FetchedBytes how much of FetchBytes is there.

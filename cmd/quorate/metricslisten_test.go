@@ -56,6 +56,9 @@ func TestMetricsPassTheLinterAndNodesAreReady(t *testing.T) {
 			if _, err := m.node.ReadIndex(ctx); err != nil {
 				t.Fatal(err)
 			}
+			if _, err := m.node.Snapshot(ctx); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	for _, path := range []string{"/healthz", "/readyz"} {
@@ -76,7 +79,7 @@ func TestMetricsPassTheLinterAndNodesAreReady(t *testing.T) {
 		"quorate_queue_duration_seconds_bucket{", "quorate_replication_duration_seconds_bucket{", "quorate_proposals_total{", "quorate_leader_changes_total{",
 		`quorate_ready{cluster="test",node="n3"`, `quorate_fsync_duration_seconds_bucket{cluster="test",node="n1"`,
 		`quorate_replication_in_flight{cluster="test",node="` + string(leader) + `"`, "quorate_replication_in_flight_size_bytes{", "quorate_snapshot_build_last_rate_bytes_per_second{",
-		`quorate_pebble_disk_size_bytes{cluster="test",node="n1"`, `quorate_store="log"`, `quorate_store="state"`, `quorate_level="6"`, "quorate_pebble_cache_hits_total{",
+		`quorate_pebble_disk_size_bytes{cluster="test",node="n1"`, "quorate_pebble_write_amplification_ratio{", "quorate_snapshots_total{", "quorate_snapshot_moved_bytes_total{", `quorate_store="log"`, `quorate_store="state"`, `quorate_level="6"`, "quorate_pebble_cache_hits_total{",
 		`quorate_channel="target"`, `quorate_channel="replies"`, `quorate_channel="progress"`, `quorate_channel="durable"`,
 	} {
 		if !strings.Contains(body, want) {

@@ -49,6 +49,9 @@ func TestAMemberThatWasAwayInstallsLayers(t *testing.T) {
 	if err != nil || status.Snapshot.Sent*5 > whole.Bytes || status.Snapshot.Sent == 0 {
 		t.Fatalf("%d bytes were sent for a change of 4 keys of 200, which have %d: %v", status.Snapshot.Sent, whole.Bytes, err)
 	}
+	if read := status.Snapshot.Read; read == 0 || read*5 > whole.Bytes {
+		t.Errorf("%d bytes of %d were read for it", read, whole.Bytes)
+	}
 	if purged, err := c.nodes[raft.NodeID(leader)].Purge(ctx, later.Last.Index); err != nil || purged.Index < whole.Last.Index {
 		t.Fatalf("purged up to %v: %v", purged, err)
 	}

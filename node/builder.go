@@ -17,6 +17,8 @@ import (
 
 // built is what a snapshot builder reports.
 type built struct {
+	// traced is for the log: it names the trace of the work, if there is one.
+	traced   context.Context
 	ref      storage.SnapshotRef
 	manifest *objectstore.Manifest
 	// local is the log id of the snapshot in the node's own directory, if one was written there.
@@ -71,7 +73,7 @@ type builder struct {
 // build takes a view of the state machine and spawns the builder. It does not wait.
 func (c *raftCore) build(ctx context.Context) {
 	s := &c.snapshots
-	result := &built{waiting: s.waiting, index: c.applied.Index, bytes: s.appendedBytes}
+	result := &built{traced: context.Background(), waiting: s.waiting, index: c.applied.Index, bytes: s.appendedBytes}
 	result.wanted = s.wanted
 	s.waiting, s.wanted = nil, false
 	if s.newest.Last == c.applied && !s.whole { // nothing was applied since
@@ -115,6 +117,7 @@ func (c *raftCore) build(ctx context.Context) {
 		ctx, span := traceWork(ctx, c.cfg.Telemetry, "raft.snapshot.build", onBuilder)
 		b.run(ctx, result)
 		endSnapshot(span, result.index, result.err)
+		result.traced = span.In(context.Background())
 		result.took = time.Since(begun)
 		select {
 		case c.in.snapshot <- timed[snapshotEvent]{snapshotEvent{built: result}, c.metrics.now()}:
@@ -323,7 +326,7 @@ func (c *raftCore) builtSnapshot(r *built) {
 		s.problem = r.err.Error()
 		s.status.Problem = "cannot build a snapshot, so the log is kept: " + s.problem
 		s.retryAt = time.Now().Add(min(firstRetry<<min(s.failures-1, 10), mostRetry))
-		c.logger.Warn("cannot build a snapshot; the log is kept meanwhile", "error", r.err, "attempt", s.failures, "next", s.retryAt)
+		c.logger.WarnContext(r.traced, "cannot build a snapshot; the log is kept meanwhile", "error", r.err, "attempt", s.failures, "next", s.retryAt)
 		s.wanted = s.wanted || r.wanted
 		c.answerBuild(r.waiting, storage.SnapshotRef{}, r.err)
 		return
@@ -333,7 +336,7 @@ func (c *raftCore) builtSnapshot(r *built) {
 	if r.manifest != nil {
 		c.adoptSnapshot(r.ref, r.manifest)
 		s.status.Read, s.status.Sent, s.status.Took, s.status.Held = r.stats.Raw, r.stats.Sent, r.took, r.held
-		c.logger.Info("snapshot complete", "index", r.ref.Last.Index, "bytes", r.ref.Bytes, "read", r.stats.Raw, "sent", r.stats.Sent, "took", r.took, "held", r.held)
+		c.logger.InfoContext(r.traced, "snapshot complete", "index", r.ref.Last.Index, "bytes", r.ref.Bytes, "read", r.stats.Raw, "sent", r.stats.Sent, "took", r.took, "held", r.held)
 	}
 	c.answerBuild(r.waiting, r.ref, nil)
 	s.purgeAt = time.Time{}

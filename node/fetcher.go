@@ -75,7 +75,7 @@ func (c *raftCore) fetch(ctx context.Context, ref storage.SnapshotRef) {
 	ctx, s.fetching = context.WithCancel(trace.ContextWithSpanContext(ctx, c.tracing.offer))
 	f := &fetcher{from: c.partsFrom(), to: s.local, ref: ref, cluster: c.genesis.ClusterID(), sm: c.sm, progress: c.fetchProgress, metrics: c.metrics, inMemory: c.inMemory()}
 	s.status.Fetching = ref.Last.Index
-	c.logger.Info("fetching a snapshot", "index", ref.Last.Index, "bytes", ref.Bytes)
+	c.logger.InfoContext(ctx, "fetching a snapshot", "index", ref.Last.Index, "bytes", ref.Bytes)
 	c.afterFetcher(func() {
 		result := &fetched{ref: ref, began: time.Now(), cause: trace.SpanContextFromContext(ctx)}
 		ctx, span := traceWork(ctx, c.cfg.Telemetry, "raft.snapshot.fetch", onFetcher)
@@ -163,7 +163,7 @@ func (c *raftCore) fetchedSnapshot(f *fetched) error {
 		c.metrics.snapshotEnded(snapshotInstall, f.err)
 		var damaged *objectstore.DamagedError
 		c.snapshots.status.Problem = "cannot fetch a snapshot: " + f.err.Error()
-		c.logger.Warn("cannot fetch a snapshot", "index", f.ref.Last.Index, "error", f.err)
+		c.logger.WarnContext(trace.ContextWithSpanContext(context.Background(), f.cause), "cannot fetch a snapshot", "index", f.ref.Last.Index, "error", f.err)
 		c.engine.FetchFailed(now, f.ref, errors.As(f.err, &damaged))
 		return c.forgetStaged(f)
 	}

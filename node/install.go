@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"quorate/node/raft"
 	"quorate/node/sessions"
 	"quorate/storage/objectstore"
@@ -52,7 +54,7 @@ func (c *raftCore) install(f *fetched) error {
 	s.durable = meta.Last.Index
 	s.status.InstalledBytes = f.ref.Bytes
 	s.status.InstalledIndex, s.status.InstallTook, s.status.Problem = meta.Last.Index, time.Since(f.began), ""
-	c.logger.Info("snapshot installed", "index", meta.Last.Index, "bytes", f.ref.Bytes, "took", s.status.InstallTook)
+	c.logger.InfoContext(trace.ContextWithSpanContext(context.Background(), f.cause), "snapshot installed", "index", meta.Last.Index, "bytes", f.ref.Bytes, "took", s.status.InstallTook)
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"quorate/node/raft"
 	"quorate/storage"
 	"quorate/storage/pebblelog"
+	"quorate/telemetry"
 	"quorate/transport"
 )
 
@@ -68,14 +69,14 @@ func start(ctx context.Context, cfg Config, sm StateMachine) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg:    cfg,
-		boot:   randomID(),
-		sm:     sm,
-		logger: cfg.Logger.With("cluster", cfg.Cluster, "node", string(cfg.ID)),
-		in:     newInputs(),
-		log:    cfg.Log,
-		done:   make(chan struct{}),
+		cfg:  cfg,
+		boot: randomID(),
+		sm:   sm,
+		in:   newInputs(),
+		log:  cfg.Log,
+		done: make(chan struct{}),
 	}
+	n.logger = slog.New(telemetry.LogHandler(cfg.Logger.Handler(), n.logged)).With("cluster", cfg.Cluster, "node", string(cfg.ID))
 	var err error
 	if n.metrics, err = newMetrics(cfg.Telemetry); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
@@ -110,6 +111,15 @@ func start(ctx context.Context, cfg Config, sm StateMachine) (*Node, error) {
 	}
 	go n.run(runCtx, restored)
 	return n, nil
+}
+
+// logged is what each line of the log says of the node as it is then.
+func (n *Node) logged() []slog.Attr {
+	s := n.watch.state.Load()
+	if s == nil {
+		return nil // it is starting
+	}
+	return []slog.Attr{slog.Uint64("term", s.term)}
 }
 
 // run is the life of the node: connect, agree on the genesis, be RaftCore, end. Everything it starts has ended when done is closed.
@@ -366,6 +376,9 @@ func (n *Node) ClusterID() raft.ClusterID {
 // delays a heartbeat, which travels on another. It is nil until NATS was reached, and if Config.Transport
 // replaced NATS.
 func (n *Node) Conn() *nats.Conn { return n.links.clientConn() }
+
+// Logger returns what the node logs to: each line says whose it is, in which term, and, if there is one, in which trace.
+func (n *Node) Logger() *slog.Logger { return n.logger }
 
 // Config returns the configuration that the node runs with, defaults filled in.
 func (n *Node) Config() Config { return n.cfg }

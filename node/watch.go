@@ -195,11 +195,11 @@ func (c *raftCore) observe(changed bool) {
 		s.violations = maps.Clone(c.violations)
 	}
 	s.suspects = c.suspects
-	if s.role != old.role || s.leader != old.leader {
-		c.logger.Info("role", "role", s.role, "term", s.term, "leader", s.leader)
-	}
 	c.metrics.changed(old, s)
 	c.watch.set(s)
+	if s.role != old.role || s.leader != old.leader {
+		c.logger.Info("role", "role", s.role, "leader", s.leader)
+	}
 }
 
 // Status returns what the node knows now. It does not block.

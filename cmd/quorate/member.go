@@ -83,7 +83,7 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 		defer cancel()
 		return n.Close(ctx)
 	}
-	service, err := kv.Serve(n, store, kv.ServiceOptions{Logger: logger})
+	service, err := kv.Serve(n, store, kv.ServiceOptions{})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start node %s: serve its store: %w", cfg.id, err), stop())
 	}

@@ -48,7 +48,7 @@ const ServiceName = "quorate-kv"
 type ServiceOptions struct {
 	// Version shown by `nats micro info`, in the form of semantic versioning. Default: 0.1.0.
 	Version string
-	// Logger. Default: slog.Default().
+	// Logger. Default: that of the node.
 	Logger *slog.Logger
 	// Telemetry gets spans of the requests. Default: that of the node.
 	Telemetry *telemetry.Telemetry
@@ -71,7 +71,7 @@ func Serve(n *node.Node, store *Store, options ServiceOptions) (*Service, error)
 		options.Version = "0.1.0"
 	}
 	if options.Logger == nil {
-		options.Logger = slog.Default()
+		options.Logger = n.Logger()
 	}
 	if options.Telemetry == nil {
 		options.Telemetry = n.Config().Telemetry

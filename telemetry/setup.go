@@ -63,7 +63,7 @@ func Setup(ctx context.Context, o SetupOptions) (*Providers, error) {
 	if exports {
 		exporter, err := autoexport.NewSpanExporter(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("telemetry: exporter of spans: %w", err)
+			return nil, fmt.Errorf("telemetry: exporter of spans (OTEL_TRACES_EXPORTER=%s): %w", os.Getenv("OTEL_TRACES_EXPORTER"), err)
 		}
 		if exports = !autoexport.IsNoneSpanExporter(exporter); exports {
 			traces = append(traces, sdktrace.WithBatcher(exporter))
@@ -84,7 +84,7 @@ func Setup(ctx context.Context, o SetupOptions) (*Providers, error) {
 	if asked("OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") {
 		reader, err := autoexport.NewMetricReader(ctx)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("telemetry: exporter of metrics: %w", err), p.Tracer.Shutdown(ctx))
+			return nil, errors.Join(fmt.Errorf("telemetry: exporter of metrics (OTEL_METRICS_EXPORTER=%s): %w", os.Getenv("OTEL_METRICS_EXPORTER"), err), p.Tracer.Shutdown(ctx))
 		}
 		if !autoexport.IsNoneMetricReader(reader) {
 			metrics = append(metrics, sdkmetric.WithReader(reader))

@@ -259,8 +259,13 @@ func (f *clientFlags) withClient(ctx context.Context, purpose string, use func(*
 		return err
 	}
 	defer l.conn.Close()
+	recorder, export, err := clientTelemetry(ctx, l.cluster)
+	if err != nil {
+		return err
+	}
+	defer export()
 	// A command makes a few writes and ends: it registers no session for them.
-	client, err := kv.NewClient(l.conn, l.cluster, kv.WithMessageIDs())
+	client, err := kv.NewClient(l.conn, l.cluster, kv.WithMessageIDs(), kv.WithTelemetry(recorder))
 	if err != nil {
 		return fmt.Errorf("client of cluster %s: %w", l.cluster, err)
 	}

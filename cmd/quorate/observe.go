@@ -107,3 +107,19 @@ func (o *observation) end(ctx context.Context) {
 		o.logger.Warn("not all telemetry was exported", "error", err)
 	}
 }
+
+// clientTelemetry is that of a command which is a client, by the OTEL_* variables: without any there is none. export sends what was recorded, and
+// blocks until then, a few seconds at most; a backend that is not there is no failure of the command's.
+func clientTelemetry(ctx context.Context, cluster string) (t *telemetry.Telemetry, export func(), err error) {
+	p, err := telemetry.Setup(ctx, telemetry.SetupOptions{Service: "quorate-client", Version: readBuildVersion().Version, Cluster: cluster})
+	if err != nil {
+		return nil, nil, withStatus(statusUsage, err)
+	}
+	return p.Telemetry, func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), exportTimeout)
+		defer cancel()
+		if err := p.Shutdown(ctx); err != nil {
+			slog.Warn("not all telemetry was exported", "error", err)
+		}
+	}, nil
+}

@@ -19,35 +19,60 @@ import (
 	"quorate/node/kv"
 	"quorate/node/raft"
 	"quorate/telemetry"
+	"quorate/test/otlp"
 )
 
 // tracedCluster is a cluster whose nodes, and one client, record their spans in one place, each under its own name.
 type tracedCluster struct {
 	*cluster
-	spans  *tracetest.InMemoryExporter
+	// spans are where they go: an exporter to memory, or a receiver.
+	spans  interface{ GetSpans() tracetest.SpanStubs }
 	tracer *sdktrace.TracerProvider // the client's
 	client *kv.Client
 }
 
 func newTracedCluster(t *testing.T) *tracedCluster {
 	t.Helper()
-	c := &tracedCluster{spans: tracetest.NewInMemoryExporter()}
-	c.tracer = c.provider("client")
+	spans := tracetest.NewInMemoryExporter()
+	return startTracedCluster(t, spans, func(name string) *sdktrace.TracerProvider {
+		return sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans), sdktrace.WithResource(resource.NewSchemaless(telemetry.NodeKey.String(name))))
+	})
+}
+
+// newExportingCluster is newTracedCluster with all set up by the OTEL_* variables, and spans that go to a real receiver over gRPC.
+func newExportingCluster(t *testing.T) *tracedCluster {
+	t.Helper()
+	receiver := otlp.Start(t)
+	for name, value := range receiver.Environment() {
+		t.Setenv(name, value)
+	}
+	return startTracedCluster(t, receiver, func(name string) *sdktrace.TracerProvider {
+		p, err := telemetry.Setup(t.Context(), telemetry.SetupOptions{Cluster: "test", Node: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := p.Shutdown(within(t, 10*time.Second)); err != nil {
+				t.Error(err)
+			}
+		})
+		return p.Tracer
+	})
+}
+
+func startTracedCluster(t *testing.T, spans interface{ GetSpans() tracetest.SpanStubs }, provider func(name string) *sdktrace.TracerProvider) *tracedCluster {
+	t.Helper()
+	c := &tracedCluster{spans: spans, tracer: provider("client")}
 	c.cluster = startCluster(t)
 	c.members = []raft.NodeID{"n1", "n2", "n3"}
 	c.tune = func(config *node.Config) {
-		config.Telemetry = telemetry.New(telemetry.Options{TracerProvider: c.provider(string(config.ID)), NoRoots: true})
+		config.Telemetry = telemetry.New(telemetry.Options{TracerProvider: provider(string(config.ID)), NoRoots: true})
 	}
 	for _, id := range c.members {
 		c.start(id)
 	}
 	c.client = c.cluster.client(kv.WithTelemetry(telemetry.New(telemetry.Options{TracerProvider: c.tracer, NoRoots: true})))
 	return c
-}
-
-func (c *tracedCluster) provider(name string) *sdktrace.TracerProvider {
-	return sdktrace.NewTracerProvider(sdktrace.WithSyncer(c.spans),
-		sdktrace.WithResource(resource.NewSchemaless(telemetry.NodeKey.String(name))))
 }
 
 // trace runs f below the root of a new trace.
@@ -155,7 +180,12 @@ func (t spanTree) rows() []string {
 func (t spanTree) String() string { return strings.Join(t.rows(), "\n") }
 
 func TestOnePutIsOneTraceThroughEveryChannel(t *testing.T) {
-	c := newTracedCluster(t)
+	for name, start := range map[string]func(*testing.T) *tracedCluster{"in memory": newTracedCluster, "over OTLP": newExportingCluster} {
+		t.Run(name, func(t *testing.T) { onePut(t, start(t)) })
+	}
+}
+
+func onePut(t *testing.T, c *tracedCluster) {
 	if _, err := c.client.Put(within(t, 30*time.Second), "before", nil); err != nil { // a leader, a session
 		t.Fatal(err)
 	}

@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
 
 	"quorate/node/raft"
 	"quorate/storage"
+	"quorate/transport/natsrpc"
 )
 
 // Operators' calls travel as JSON on `<prefix>.<cluster>.node.<id>.<op>`. A node that does not lead hands on to the leader what only
@@ -74,7 +76,7 @@ func (l *links) serveAdmin(ctx context.Context, n *Node, group *sync.WaitGroup) 
 				if wait, err := time.ParseDuration(m.Header.Get(headerWait)); err == nil && wait > 0 {
 					limit = min(wait, longestAdminWait)
 				}
-				ctx, cancel := context.WithTimeout(ctx, limit)
+				ctx, cancel := context.WithTimeout(trace.ContextWithRemoteSpanContext(ctx, natsrpc.ExtractTrace(m.Header)), limit)
 				defer cancel()
 				result, err := handle(ctx, n, m.Data)
 				n.answerAdmin(m, result, err)
@@ -115,7 +117,10 @@ var adminOps = map[string]func(ctx context.Context, n *Node, args []byte) (any, 
 		if err := decodeArgs(args, &change); err != nil {
 			return nil, err
 		}
-		return n.changeMembership(ctx, change)
+		ctx, span := traceWork(ctx, n.cfg.Telemetry, "raft.change_membership", onCaller)
+		id, err := n.changeMembership(ctx, change)
+		span.End(time.Time{}, err)
+		return id, err
 	},
 	"transfer": func(ctx context.Context, n *Node, args []byte) (any, error) {
 		var to transferArgs
@@ -183,6 +188,7 @@ func (a *Admin) call(ctx context.Context, id raft.NodeID, op string, args, resul
 		ctx, cancel = context.WithTimeout(ctx, adminTimeout)
 		defer cancel()
 	}
+	natsrpc.InjectTrace(m.Header, trace.SpanContextFromContext(ctx))
 	reply, err := a.conn.RequestMsgWithContext(ctx, m)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):

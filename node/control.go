@@ -6,8 +6,39 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"quorate/node/raft"
 )
+
+// appendOwn has RaftCore append an entry of the engine's own, by f, and returns its log id when it is committed and applied. What it does is traced
+// below a span of that name.
+func (n *Node) appendOwn(ctx context.Context, name string, f func(c *raftCore) (raft.LogID, error)) (raft.LogID, error) {
+	p := newPending(raft.Entry{})
+	if parent := trace.SpanContextFromContext(ctx); n.cfg.Telemetry.Records(parent) {
+		p.trace = beginPending(n.cfg.Telemetry, parent, name)
+	}
+	id, err := inCore(ctx, n, func(c *raftCore) (raft.LogID, error) {
+		c.tracing.took(p.trace, time.Now())
+		id, err := f(c)
+		switch {
+		case err != nil:
+			p.trace.end(Result{}, err)
+		case id.Index <= c.engine.Commit():
+			p.resolve(Result{ID: id}, nil) // it is in force already, or nobody else votes
+		default:
+			p.id = id
+			c.proposals.add(p)
+			c.tracing.proposed(p.trace, id)
+		}
+		return id, err
+	})
+	if err != nil {
+		return id, err
+	}
+	_, err = n.await(ctx, p)
+	return id, err
+}
 
 // inCore has RaftCore run f in a pass, and returns what it returned, when the pass is over. It blocks for that, or until the context ends: f may
 // still be run then.

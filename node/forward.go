@@ -73,7 +73,7 @@ func forwarded(a transport.Answer) (Result, error) {
 
 // askReadIndex asks the leader for one read index for all reads of a pass.
 func (c *raftCore) askReadIndex(leader raft.Peer, reads []request, notLeader error) {
-	c.transport.Call(leader, &transport.ReadIndexRequest{}, forwardTimeout, func(a transport.Answer) {
+	callTraced(c.transport, leader, &transport.ReadIndexRequest{}, c.tracing.readIndex(leader.ID, reads), forwardTimeout, func(a transport.Answer) {
 		resp, ok := a.Response.(*transport.ReadIndexResponse)
 		if a.Err != nil || !ok {
 			resolveReads(reads, Result{}, notLeader)

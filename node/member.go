@@ -65,10 +65,12 @@ func (n *Node) Membership() Membership {
 // *UnreachableError, *NotLeaderError; when the context ends half-way, what is reached stays, and the same call goes on from there.
 func (n *Node) ChangeMembership(ctx context.Context, change MembershipChange) (raft.LogID, error) {
 	var id raft.LogID
+	ctx, span := traceWork(ctx, n.cfg.Telemetry, "raft.change_membership", onCaller)
 	err := n.onLeader(ctx, "membership", change, &id, func() (err error) {
 		id, err = n.changeMembership(ctx, change)
 		return err
 	})
+	span.End(time.Time{}, err)
 	if err != nil {
 		return id, fmt.Errorf("change membership: %w", err)
 	}
@@ -169,7 +171,9 @@ func (n *Node) promote(ctx context.Context, wanted raft.Change) (raft.LogID, err
 }
 
 // settled waits until the configuration that a change led to is committed. The joint one is ended by the leader itself.
-func (n *Node) settled(ctx context.Context, id raft.LogID) (raft.LogID, error) {
+func (n *Node) settled(ctx context.Context, id raft.LogID) (_ raft.LogID, err error) {
+	ctx, span := traceWork(ctx, n.cfg.Telemetry, "raft.membership.settle", onCaller)
+	defer func() { span.End(time.Time{}, err) }()
 	status, err := n.waitState(ctx, func(s *coreState) bool {
 		return s.membershipID.Index >= id.Index && s.membershipID.Index <= s.committed && !s.membership.Joint()
 	})
@@ -181,25 +185,13 @@ func (n *Node) settled(ctx context.Context, id raft.LogID) (raft.LogID, error) {
 
 // appendChange appends one configuration and returns when it is committed and applied.
 func (n *Node) appendChange(ctx context.Context, change raft.Change) (raft.LogID, error) {
-	p := newPending(raft.Entry{})
-	id, err := inCore(ctx, n, func(c *raftCore) (raft.LogID, error) {
+	return n.appendOwn(ctx, "raft.membership", func(c *raftCore) (raft.LogID, error) {
 		id, err := c.engine.ChangeMembership(time.Now(), change)
 		if err != nil {
-			return id, c.typed(err)
+			err = c.typed(err)
 		}
-		if id.Index <= c.engine.Commit() {
-			p.resolve(Result{ID: id}, nil) // it is in force already
-			return id, nil
-		}
-		p.id = id
-		c.proposals.add(p)
-		return id, nil
-	})
-	if err != nil {
 		return id, err
-	}
-	_, err = n.await(ctx, p)
-	return id, err
+	})
 }
 
 // meet finds out which directory a new member has, and sees that it knows the cluster.

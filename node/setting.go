@@ -66,8 +66,7 @@ func (n *Node) ChangeSetting(ctx context.Context, change SettingChange) (raft.Lo
 
 // changeSetting does it on the leader.
 func (n *Node) changeSetting(ctx context.Context, change SettingChange) (raft.LogID, error) {
-	p := newPending(raft.Entry{})
-	id, err := inCore(ctx, n, func(c *raftCore) (raft.LogID, error) {
+	return n.appendOwn(ctx, "raft.setting", func(c *raftCore) (raft.LogID, error) {
 		current := c.engine.SettingAt()
 		if c.engine.Role() != raft.Leader {
 			return raft.LogID{}, c.typed(raft.ErrNotLeading)
@@ -81,21 +80,10 @@ func (n *Node) changeSetting(ctx context.Context, change SettingChange) (raft.Lo
 		}
 		id, err := c.engine.ChangeSetting(time.Now(), wanted)
 		if err != nil {
-			return id, c.typed(err)
+			err = c.typed(err)
 		}
-		if id.Index <= c.engine.Commit() {
-			p.resolve(Result{ID: id}, nil) // it is in force already, or nobody else votes
-			return id, nil
-		}
-		p.id = id
-		c.proposals.add(p)
-		return id, nil
-	})
-	if err != nil {
 		return id, err
-	}
-	_, err = n.await(ctx, p)
-	return id, err
+	})
 }
 
 // apply returns the setting that the change makes of another.

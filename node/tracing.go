@@ -55,10 +55,17 @@ func (r *request) trace(n *Node, parent trace.SpanContext) {
 	if r.read {
 		name = "raft.read"
 	}
+	r.pending.trace = beginPending(t, parent, name)
+}
+
+// beginPending begins the span of a caller who waits for RaftCore; nil if it is not sampled.
+func beginPending(t *telemetry.Telemetry, parent trace.SpanContext, name string) *pendingTrace {
 	now := time.Now()
-	if span := t.Begin(parent, name, onCaller, now); span.Sampled() {
-		r.pending.trace = &pendingTrace{telemetry: t, span: span, sent: now}
+	span := t.Begin(parent, name, onCaller, now)
+	if !span.Sampled() {
+		return nil
 	}
+	return &pendingTrace{telemetry: t, span: span, sent: now}
 }
 
 // context is the span's, or the zero one if there is none.
@@ -88,6 +95,22 @@ func (t *pendingTrace) handingOn(leader raft.NodeID) telemetry.Span {
 	}
 	return t.telemetry.Begin(t.span.Context(), "raft.forward", onRaftCore, time.Time{}, trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attrNATS, attrSend, attribute.String("quorate.peer", string(leader))))
+}
+
+// readIndex begins the span of a question to the leader: below the first of the reads that is sampled, and linked with the others.
+func (t *tracing) readIndex(leader raft.NodeID, reads []request) telemetry.Span {
+	var span telemetry.Span
+	for _, r := range reads {
+		switch p := r.pending.trace; {
+		case p == nil:
+		case !span.Sampled():
+			span = t.telemetry.Begin(p.span.Context(), "raft.read_index", onRaftCore, time.Time{}, trace.WithSpanKind(trace.SpanKindClient),
+				trace.WithAttributes(attrNATS, attrSend, attribute.String("quorate.peer", string(leader))))
+		default:
+			span.Link(p.span.Context())
+		}
+	}
+	return span
 }
 
 // record records a part of the way that is over.
@@ -127,10 +150,14 @@ func newTracing(t *telemetry.Telemetry, self raft.NodeID) tracing {
 // queued notes that RaftCore has taken users' requests from their channel.
 func (t *tracing) queued(requests []request, now time.Time) {
 	for _, r := range requests {
-		if p := r.pending.trace; p != nil {
-			p.taken = now
-			p.record("raft.queue", p.sent, now)
-		}
+		t.took(r.pending.trace, now)
+	}
+}
+
+func (t *tracing) took(p *pendingTrace, now time.Time) {
+	if p != nil {
+		p.taken = now
+		p.record("raft.queue", p.sent, now)
 	}
 }
 

@@ -3,12 +3,16 @@ package node_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
+	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"quorate/node"
+	"quorate/node/raft"
 	"quorate/telemetry"
 )
 
@@ -83,4 +87,54 @@ func TestASnapshotIsTracedFromOfferToInstallation(t *testing.T) {
 	c.start(late)
 	awaitBelow(t, spans, "raft.snapshot.fetch", "raft.install_snapshot", "raft.snapshot.offer")
 	awaitBelow(t, spans, "raft.snapshot.install", "raft.install_snapshot", "raft.snapshot.offer")
+}
+
+// A change of the membership that is asked for at a follower is one trace: through the leader, both configurations, and every follower's disk.
+func TestAChangeOfTheMembershipIsOneTrace(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	spans := recordedBy(c)
+	c.start("n1", "n2", "n3")
+	leader := c.leader()
+	c.join("n4")
+	asked := c.nodes[c.notLeading(leader)]
+	if _, err := asked.Wait(within(t, 20*time.Second), func(s node.Status) bool { return s.Leader == leader.Config().ID }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := asked.ChangeMembership(within(t, 20*time.Second), node.MembershipChange{Voters: []raft.NodeID{"n1", "n2", "n3", "n4"}}); err != nil {
+		t.Fatal(err)
+	}
+	asks, leads := "raft.change_membership", "raft.change_membership" // at the follower, at the leader
+	for _, name := range []string{"raft.queue", "raft.append", "raft.commit", "raft.apply"} {
+		awaitBelow(t, spans, name, "raft.membership", leads, asks)
+	}
+	awaitBelow(t, spans, "raft.append", "raft.append_entries", "raft.replicate", "raft.membership", leads, asks)
+	awaitBelow(t, spans, "raft.membership.settle", leads, asks)
+
+	_, err := asked.ChangeMembership(within(t, 20*time.Second), node.MembershipChange{Voters: []raft.NodeID{"n1"}, If: &raft.LogID{Term: 99, Index: 99}})
+	if err == nil {
+		t.Fatal("a change of a membership that never was is made")
+	}
+	waitFor(t, "the error on the span", func() bool {
+		for _, s := range spans.GetSpans() {
+			if s.Name == leads && s.Status.Code == codes.Error && strings.Contains(s.Status.Description, "membership") {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func TestAReadAtAFollowerIsOneTraceThroughTheLeader(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	spans := recordedBy(c)
+	c.start("n1", "n2", "n3")
+	leader := c.leader()
+	asked := c.nodes[c.notLeading(leader)]
+	if _, err := asked.Wait(within(t, 20*time.Second), func(s node.Status) bool { return s.Leader == leader.Config().ID }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := asked.ReadIndex(within(t, 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	awaitBelow(t, spans, "raft.queue", "raft.read", "raft.read_index", "raft.read") // the leader's, the follower's
 }

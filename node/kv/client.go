@@ -214,7 +214,7 @@ func (c *Client) List(ctx context.Context, prefix string, keysOnly bool, opts ..
 		op := o.subject("range")
 		for {
 			var page kvpb.RangeResponse
-			err := c.ask(ctx, op, r.MarshalVT, page.UnmarshalVT)
+			err := c.askTraced(ctx, "kv.list", op, r.MarshalVT, page.UnmarshalVT)
 			if err != nil {
 				yield(Entry{}, fmt.Errorf("list %q: %w", prefix, err))
 				return

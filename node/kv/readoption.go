@@ -81,7 +81,7 @@ func (o *readOption) report(staleness int64, node string, leased bool) {
 func (c *Client) getElsewhere(ctx context.Context, key string, o *readOption) (Entry, error) {
 	request := kvpb.ReadRequest{Version: commandVersion, Keys: [][]byte{[]byte(key)}, Consistency: o.consistency}
 	var response kvpb.ReadResponse
-	if err := c.ask(ctx, o.subject("read"), request.MarshalVT, response.UnmarshalVT); err != nil {
+	if err := c.askTraced(ctx, "kv.get", o.subject("read"), request.MarshalVT, response.UnmarshalVT); err != nil {
 		return Entry{}, err
 	}
 	o.report(response.StalenessNs, response.Node, response.Leased)

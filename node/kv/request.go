@@ -219,15 +219,26 @@ func (c *Client) sendReads(ctx context.Context, operations []*operation, consist
 	}
 }
 
-// ask sends a request that may be repeated, until it is answered or the context ends.
-func (c *Client) ask(ctx context.Context, op string, encode func() ([]byte, error), decode func([]byte) error) error {
+// askTraced is ask with a span of that name.
+func (c *Client) askTraced(ctx context.Context, name, op string, encode func() ([]byte, error), decode func([]byte) error) error {
+	span := c.beginSpan(ctx, name, op)
+	if !span.Sampled() {
+		return c.ask(ctx, op, encode, decode)
+	}
+	err := c.ask(ctx, op, encode, decode, &operation{ctx: ctx, span: span})
+	span.End(time.Time{}, err)
+	return err
+}
+
+// ask sends a request that may be repeated, until it is answered or the context ends. traced, if it is given, has the span that goes along.
+func (c *Client) ask(ctx context.Context, op string, encode func() ([]byte, error), decode func([]byte) error, traced ...*operation) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
 	wait := retries()
 	var last error
 	for {
-		err := c.once(ctx, nil, op, encode, decode)
+		err := c.once(ctx, traced, op, encode, decode)
 		var refused *RequestError
 		if err == nil || errors.As(err, &refused) {
 			return err

@@ -98,6 +98,7 @@ func (l *server) read(request micro.Request) {
 }
 
 func (l *server) list(request micro.Request) {
+	request = l.trace(request, "kv.list")
 	var r kvpb.RangeRequest
 	if err := r.UnmarshalVT(request.Data()); err != nil || r.Version != commandVersion {
 		l.fail(request, codeBadRequest, fmt.Sprintf("request version %d: %v", r.Version, err))

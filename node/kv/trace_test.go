@@ -274,6 +274,76 @@ func TestGetIsOneTrace(t *testing.T) {
 	}
 }
 
+// Reads of every kind have the client's span, the service's below it, and what they waited for below that.
+func TestReadsOfEveryKindAreTraced(t *testing.T) {
+	c := newTracedCluster(t)
+	setup := within(t, 30*time.Second)
+	if _, err := c.client.Put(setup, "key", nil); err != nil {
+		t.Fatal(err)
+	}
+	leader, err := c.client.Leader(setup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	follower := "n1"
+	if follower == leader {
+		follower = "n2"
+	}
+	lease := time.Second
+	if _, err := c.nodes[raft.NodeID(leader)].ChangeSetting(setup, node.SettingChange{Lease: &lease}); err != nil {
+		t.Fatal(err)
+	}
+	list := func(ctx context.Context, opts ...kv.ReadOption) error {
+		for _, err := range c.client.List(ctx, "", false, opts...) {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	get := func(ctx context.Context, opts ...kv.ReadOption) error {
+		_, err := c.client.Get(ctx, "key", opts...)
+		return err
+	}
+	for _, tc := range []struct {
+		name, span string
+		read       func(context.Context, ...kv.ReadOption) error
+		options    []kv.ReadOption
+		want       []string
+	}{
+		{"list", "kv.list", list, nil, []string{"kv.list! at LEADER raft.read at LEADER (caller)"}},
+		{"local list", "kv.list", list, []kv.ReadOption{kv.Local(nil), kv.FromNode(follower)}, nil},
+		{"local get", "kv.get", get, []kv.ReadOption{kv.Local(nil), kv.FromNode(follower)}, nil},
+		{"get at a follower", "kv.get", get, []kv.ReadOption{kv.FromNode(follower)},
+			[]string{"kv.get! at FOLLOWER raft.read at FOLLOWER (caller)", "raft.read at FOLLOWER raft.read_index at FOLLOWER (RaftCore)", "raft.read_index at FOLLOWER raft.read at LEADER (caller)"}},
+		{"get under the lease", "kv.get", get, []kv.ReadOption{kv.Lease(nil)}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			id := c.trace(func(ctx context.Context) {
+				if err := tc.read(ctx, tc.options...); err != nil {
+					t.Fatal(err)
+				}
+			})
+			tree := c.await(id, map[string]int{"test": 1, tc.span + "?": 1, tc.span + "!": 1})
+			at := nodeOf(tree.named(tc.span + "!")[0])
+			want := append(tc.want, "nothing test at client ()", "test at client "+tc.span+"? at client (client)",
+				tc.span+"? at client "+tc.span+"! at "+at+" (kv service)")
+			for _, row := range want {
+				row = strings.NewReplacer("LEADER", leader, "FOLLOWER", follower).Replace(row)
+				if !slices.Contains(c.await(id, nil).rows(), row) {
+					t.Errorf("no row %q in\n%s", row, tree)
+				}
+			}
+		})
+	}
+	id := c.trace(func(ctx context.Context) {
+		if _, err := c.client.Get(ctx, "no such key", kv.FromNode(follower)); err == nil {
+			t.Fatal("it is found")
+		}
+	})
+	c.await(id, map[string]int{"kv.get?": 1, "kv.get!": 1})
+}
+
 func TestTraceContextSurvivesALeaderChange(t *testing.T) {
 	c := newTracedCluster(t)
 	if _, err := c.client.Put(within(t, 30*time.Second), "before", nil); err != nil {

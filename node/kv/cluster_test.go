@@ -2,6 +2,7 @@ package kv_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -138,6 +139,26 @@ func taker(taken chan<- struct{}) nats.MsgHandler {
 		select {
 		case taken <- struct{}{}:
 		default:
+		}
+	}
+}
+
+// elects has a node stand for election until somebody leads: whoever waits for nobody's timeout can be patient otherwise.
+func (m *member) elects(t *testing.T) {
+	t.Helper()
+	ctx := within(t, 30*time.Second)
+	for {
+		asked, cancel := context.WithTimeout(ctx, time.Second)
+		if _, err := m.Elect(asked); err != nil && !errors.Is(err, node.ErrNotInitialized) {
+			t.Fatal(err)
+		}
+		_, err := m.Wait(asked, func(s node.Status) bool { return s.Leader != "" })
+		cancel()
+		switch {
+		case err == nil:
+			return
+		case ctx.Err() != nil:
+			t.Fatalf("nobody leads: %+v", m.Status())
 		}
 	}
 }

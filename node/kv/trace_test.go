@@ -66,11 +66,14 @@ func startTracedCluster(t *testing.T, spans interface{ GetSpans() tracetest.Span
 	c.cluster = startCluster(t)
 	c.members = []raft.NodeID{"n1", "n2", "n3"}
 	c.tune = func(config *node.Config) {
+		// A leader that has lost its followers takes what it is sent for as long.
+		config.HeartbeatInterval, config.ElectionTimeout = 50*time.Millisecond, 3*time.Second
 		config.Telemetry = telemetry.New(telemetry.Options{TracerProvider: provider(string(config.ID)), NoRoots: true})
 	}
 	for _, id := range c.members {
 		c.start(id)
 	}
+	c.nodes["n1"].elects(t)
 	c.client = c.cluster.client(kv.WithTelemetry(telemetry.New(telemetry.Options{TracerProvider: c.tracer, NoRoots: true})))
 	return c
 }
@@ -344,32 +347,55 @@ func TestReadsOfEveryKindAreTraced(t *testing.T) {
 	c.await(id, map[string]int{"kv.get?": 1, "kv.get!": 1})
 }
 
+// The leader takes a put that it cannot commit, and is stopped with it in its hands: the client sends it again, to the next leader. All of that is one trace.
 func TestTraceContextSurvivesALeaderChange(t *testing.T) {
 	c := newTracedCluster(t)
-	if _, err := c.client.Put(within(t, 30*time.Second), "before", nil); err != nil {
+	setup := within(t, time.Minute)
+	if _, err := c.client.Put(setup, "before", nil); err != nil {
 		t.Fatal(err)
 	}
-	old, err := c.client.Leader(within(t, 30*time.Second))
+	old, err := c.client.Leader(setup)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for id, m := range c.nodes {
-		if string(id) == old {
-			m.stop()
+	var others []raft.NodeID
+	for _, id := range c.members {
+		if string(id) != old {
+			others = append(others, id)
+			c.nodes[id].stop()
 		}
 	}
-	id := c.trace(func(ctx context.Context) {
-		if _, err := c.client.Put(ctx, "key", []byte("value")); err != nil {
-			t.Fatal(err)
-		}
-	})
-	tree := c.await(id, map[string]int{"kv.put?": 1, "kv.put!": 1, "raft.propose": 1, "raft.append_entries": 1, "raft.apply": 1})
+	ctx, root := c.tracer.Tracer("test").Start(setup, "test")
+	id := root.SpanContext().TraceID()
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.client.Put(ctx, "key", []byte("value"))
+		root.End()
+		done <- err
+	}()
+	taken := c.await(id, map[string]int{"raft.queue": 1})
+	if at := nodeOf(taken.named("raft.queue")[0]); at != old {
+		t.Fatalf("%s took the put, not %s", at, old)
+	}
+	c.nodes[raft.NodeID(old)].stop()
+	for _, id := range others {
+		c.start(id)
+	}
+	c.nodes[others[0]].elects(t)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	tree := c.await(id, map[string]int{"test": 1, "kv.put?": 1, "kv.put!": 2, "raft.propose": 2, "raft.append_entries": 1, "raft.commit": 1, "raft.apply": 1})
 	for _, s := range tree {
 		if _, ok := tree.parent(s); !ok && s.Name != "test" {
 			t.Errorf("%s at %s has no parent in the trace", s.Name, nodeOf(s))
 		}
-		if nodeOf(s) == old {
-			t.Errorf("%s at %s, which had stopped", s.Name, old)
+		first := nodeOf(s) == old
+		switch failed := s.Status.Code == codes.Error; {
+		case (s.Name == "raft.commit" || s.Name == "raft.apply") && first:
+			t.Errorf("%s at %s, which had no quorum", s.Name, old)
+		case (s.Name == "raft.propose" || label(s) == "kv.put!") && failed != first:
+			t.Errorf("%s at %s: error %q", s.Name, nodeOf(s), s.Status.Description)
 		}
 	}
 }

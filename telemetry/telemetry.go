@@ -92,15 +92,18 @@ func (t *Telemetry) Begin(parent trace.SpanContext, name, goroutine string, at t
 	if !t.Records(parent) {
 		return Span{}
 	}
-	options = append(options, trace.WithAttributes(GoroutineKey.String(goroutine)))
 	if !at.IsZero() {
 		options = append(options, trace.WithTimestamp(at))
 	}
-	ctx := trace.ContextWithSpanContext(context.Background(), parent)
+	ctx := context.Background()
+	if parent.IsValid() {
+		ctx = trace.ContextWithSpanContext(ctx, parent)
+	}
 	_, span := t.tracer.Start(ctx, name, options...)
 	if !span.IsRecording() {
 		return Span{}
 	}
+	span.SetAttributes(GoroutineKey.String(goroutine)) // now, since most roots are not sampled
 	return Span{span: span}
 }
 

@@ -96,7 +96,7 @@ func (t *Telemetry) Begin(parent trace.SpanContext, name, goroutine string, at t
 		options = append(options, trace.WithTimestamp(at))
 	}
 	ctx := context.Background()
-	if parent.IsValid() {
+	if parent.IsValid() || parent.TraceState().Len() > 0 { // a root may carry a trace state too
 		ctx = trace.ContextWithSpanContext(ctx, parent)
 	}
 	_, span := t.tracer.Start(ctx, name, options...)

@@ -50,6 +50,29 @@ func traceHeader(operations []*operation) nats.Header {
 	return header
 }
 
+// traceContexts are those of the other operations, which travel in the message itself.
+func traceContexts(operations []*operation) (others []*kvpb.TraceContext) {
+	first := true
+	for _, o := range operations {
+		switch {
+		case !o.span.Sampled():
+		case first:
+			first = false
+		default:
+			header := nats.Header{}
+			natsrpc.InjectTrace(header, o.span.Context())
+			others = append(others, &kvpb.TraceContext{Parent: header.Get(headerTraceParent), State: header.Get(headerTraceState)})
+		}
+	}
+	return others
+}
+
+// Names of the headers of a W3C trace context.
+const (
+	headerTraceParent = "traceparent"
+	headerTraceState  = "tracestate"
+)
+
 // spanOfOp names the span of a write.
 func spanOfOp(kind uint32) string {
 	if kind == opDelete {

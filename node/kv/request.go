@@ -93,6 +93,7 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			for i, o := range operations {
 				request.Ops[i] = o.write
 			}
+			request.Traces = traceContexts(operations)
 		}
 		var response kvpb.BatchResponse
 		err := c.once(ctx, operations, "kv.batch", request.MarshalVT, response.UnmarshalVT)
@@ -188,6 +189,7 @@ func (c *Client) sendReads(ctx context.Context, operations []*operation, consist
 		for i, o := range operations {
 			request.Keys[i] = []byte(o.read)
 		}
+		request.Traces = traceContexts(operations)
 		var response kvpb.ReadResponse
 		err := c.once(ctx, operations, "kv.read", request.MarshalVT, response.UnmarshalVT)
 		var refused *RequestError

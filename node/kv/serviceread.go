@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
@@ -70,12 +69,12 @@ func (l *server) get(request micro.Request) {
 }
 
 func (l *server) read(request micro.Request) {
-	request = l.trace(request, "kv.get")
 	var read kvpb.ReadRequest
 	if err := read.UnmarshalVTUnsafe(request.Data()); err != nil || read.Version != commandVersion {
 		l.fail(request, codeBadRequest, fmt.Sprintf("request version %d: %v", read.Version, err))
 		return
 	}
+	request = l.trace(request, "kv.get", read.Traces...)
 	l.enqueue(request, read.Consistency, func(request micro.Request, at readAt) error {
 		response := kvpb.ReadResponse{
 			Leader: l.self(), Node: string(l.node.Config().ID), StalenessNs: l.staleness(), Leased: at.consistency == consistencyLease,
@@ -240,7 +239,7 @@ func (l *server) answerAll(waiting []reading, at readAt, err error) {
 	var notLeader *node.NotLeaderError
 	if errors.As(err, &notLeader) && l.term != 0 {
 		for _, r := range waiting {
-			spanOf(r.request).End(time.Time{}, err)
+			giveUp(r.request, err)
 		}
 		return // stay silent: the leader answers
 	}

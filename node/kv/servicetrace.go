@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
+	"quorate/node/kv/kvpb"
 	"quorate/telemetry"
 	"quorate/transport/natsrpc"
 )
@@ -16,12 +17,8 @@ import (
 const onService = "kv service"
 
 // beginSpan begins the span of a client's request, below the client's own; the zero one if it is not sampled.
-func (l *server) beginSpan(request micro.Request, name string) telemetry.Span {
+func (l *server) beginSpan(parent trace.SpanContext, request micro.Request, name string) telemetry.Span {
 	t := l.options.Telemetry
-	if t == nil {
-		return telemetry.Span{}
-	}
-	parent := natsrpc.ExtractTrace(request.Headers())
 	if !t.Records(parent) {
 		return telemetry.Span{}
 	}
@@ -30,19 +27,43 @@ func (l *server) beginSpan(request micro.Request, name string) telemetry.Span {
 		attribute.String("messaging.destination.name", request.Subject()), attribute.Int("messaging.message.body.size", len(request.Data()))))
 }
 
-// traced is a request with its span, which the answer ends.
+// traced is a request with its span, which the answer ends. Those of the other traces that have a part in it are linked with that: what is done for
+// all of them is below it.
 type traced struct {
 	micro.Request
-	span telemetry.Span
+	span   telemetry.Span
+	others []telemetry.Span
 }
 
-// trace begins the span of a request. Most are not sampled, and stay as they are.
-func (l *server) trace(request micro.Request, name string) micro.Request {
-	span := l.beginSpan(request, name)
-	if !span.Sampled() {
+func (t *traced) end(err error) {
+	now := time.Now()
+	t.span.End(now, err)
+	for _, s := range t.others {
+		s.End(now, err)
+	}
+}
+
+// trace begins the span of a request, and those of others in its batch. Most are not sampled, and stay as they are.
+func (l *server) trace(request micro.Request, name string, others ...*kvpb.TraceContext) micro.Request {
+	t := traced{Request: request, span: l.beginSpan(natsrpc.ExtractTrace(request.Headers()), request, name)}
+	for _, context := range others[:min(len(others), maxBatchOps)] {
+		parent := natsrpc.ExtractTrace(map[string][]string{headerTraceParent: {context.Parent}, headerTraceState: {context.State}})
+		if !parent.IsSampled() {
+			continue
+		}
+		switch span := l.beginSpan(parent, request, name); {
+		case !span.Sampled():
+		case !t.span.Sampled():
+			t.span = span
+		default:
+			span.Link(t.span.Context())
+			t.others = append(t.others, span)
+		}
+	}
+	if !t.span.Sampled() {
 		return request
 	}
-	return traced{Request: request, span: span}
+	return t
 }
 
 // spanOf is the span of a request, or the zero one.
@@ -68,7 +89,14 @@ func endSpan(request micro.Request, header micro.Headers) {
 	if code := header.Get(micro.ErrorCodeHeader); code != "" {
 		err = &RequestError{Code: code, Description: header.Get(micro.ErrorHeader)}
 	}
-	t.span.End(time.Time{}, err)
+	t.end(err)
+}
+
+// giveUp ends the span of a request that is not answered.
+func giveUp(request micro.Request, err error) {
+	if t, ok := request.(traced); ok {
+		t.end(err)
+	}
 }
 
 // readsBelow returns a context below the first of the reads that is sampled; the others are linked with it, since they share its read index.

@@ -65,7 +65,7 @@ func (l *server) moved(w writing) {
 		l.fail(w.request, codeMoved, errMoved.Error())
 		return
 	}
-	spanOf(w.request).End(time.Time{}, errMoved)
+	giveUp(w.request, errMoved)
 }
 
 func (l *server) answerWrite(w writing, result node.Result, err error) {
@@ -161,7 +161,7 @@ func (l *server) batch(request micro.Request) {
 		l.fail(request, codeBadRequest, err.Error())
 		return
 	}
-	request = l.trace(request, spanOfOps(batch.Ops))
+	request = l.trace(request, spanOfOps(batch.Ops), batch.Traces...)
 	l.propose(request, batch.Ops, false, node.Tag{Session: batch.Session, Sequence: batch.Sequence, LowWater: batch.LowWater, MessageID: batch.MessageId})
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -274,6 +275,54 @@ func TestGetIsOneTrace(t *testing.T) {
 	}
 	if got := tree.rows(); !slices.Equal(got, want) {
 		t.Errorf("the trace is\n%s\nwant\n%s", tree, strings.Join(want, "\n"))
+	}
+}
+
+// Of the puts that share a message each has a span at the service, below its own client's and in its own trace; one of them is the parent of what is
+// done for all, and the others are linked with it.
+func TestPutsInOneMessageKeepTheirTraces(t *testing.T) {
+	c := newTracedCluster(t)
+	setup := within(t, 30*time.Second)
+	if _, err := c.client.Put(setup, "before", nil); err != nil {
+		t.Fatal(err)
+	}
+	// Puts come together when messages are under way already.
+	const puts = 64
+	ids := make([]trace.TraceID, puts)
+	var group sync.WaitGroup
+	for i := range puts {
+		group.Go(func() {
+			ids[i] = c.trace(func(ctx context.Context) {
+				if _, err := c.client.Put(ctx, fmt.Sprint("key", i), nil); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+	group.Wait()
+	byTrace := map[trace.TraceID]bool{}
+	linked := 0
+	for _, id := range ids {
+		tree := c.await(id, map[string]int{"kv.put?": 1, "kv.put!": 1})
+		byTrace[id] = true
+		server := tree.named("kv.put!")[0]
+		if p, ok := tree.parent(server); !ok || label(p) != "kv.put?" {
+			t.Errorf("the service's span is not below the client's in\n%s", tree)
+		}
+		if len(server.Links) == 0 {
+			continue
+		}
+		linked++
+		to := server.Links[0].SpanContext
+		if len(c.of(to.TraceID()).named("raft.propose")) != 1 {
+			t.Errorf("the link of %v leads to a trace without the proposal: %s", id, c.of(to.TraceID()))
+		}
+	}
+	if len(byTrace) != puts {
+		t.Errorf("%d traces of %d puts", len(byTrace), puts)
+	}
+	if linked == 0 {
+		t.Error("no two puts shared a message")
 	}
 }
 

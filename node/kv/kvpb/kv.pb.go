@@ -265,7 +265,9 @@ type BatchRequest struct {
 	Sequence uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	LowWater uint64 `protobuf:"varint,5,opt,name=low_water,json=lowWater,proto3" json:"low_water,omitempty"`
 	// In place of a session: of the batches with this id, within two minutes, only the first takes effect.
-	MessageId     string `protobuf:"bytes,6,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	MessageId string `protobuf:"bytes,6,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// Of the operations that are sampled, but for the first, whose trace context is in the message's headers.
+	Traces        []*TraceContext `protobuf:"bytes,7,rep,name=traces,proto3" json:"traces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -342,6 +344,66 @@ func (x *BatchRequest) GetMessageId() string {
 	return ""
 }
 
+func (x *BatchRequest) GetTraces() []*TraceContext {
+	if x != nil {
+		return x.Traces
+	}
+	return nil
+}
+
+// TraceContext is that of W3C.
+type TraceContext struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Parent        string                 `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceContext) Reset() {
+	*x = TraceContext{}
+	mi := &file_kv_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceContext) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceContext) ProtoMessage() {}
+
+func (x *TraceContext) ProtoReflect() protoreflect.Message {
+	mi := &file_kv_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceContext.ProtoReflect.Descriptor instead.
+func (*TraceContext) Descriptor() ([]byte, []int) {
+	return file_kv_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TraceContext) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *TraceContext) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
 // SessionRequest asks for a session, which expires when it was not used for a time.
 type SessionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -353,7 +415,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_kv_proto_msgTypes[5]
+	mi := &file_kv_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +427,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[5]
+	mi := &file_kv_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +440,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{5}
+	return file_kv_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SessionRequest) GetVersion() uint32 {
@@ -404,7 +466,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_kv_proto_msgTypes[6]
+	mi := &file_kv_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -416,7 +478,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[6]
+	mi := &file_kv_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -429,7 +491,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{6}
+	return file_kv_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SessionResponse) GetSession() uint64 {
@@ -449,7 +511,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_kv_proto_msgTypes[7]
+	mi := &file_kv_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +523,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[7]
+	mi := &file_kv_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +536,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{7}
+	return file_kv_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *BatchResponse) GetOps() []*OpOutcome {
@@ -497,14 +559,16 @@ type ReadRequest struct {
 	Version uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	Keys    [][]byte               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
 	// 0 linearizable, 1 local: what the node that answers has applied, 2 lease: linearizable, under the leader's lease if it has one.
-	Consistency   uint32 `protobuf:"varint,3,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	Consistency uint32 `protobuf:"varint,3,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	// As in a BatchRequest.
+	Traces        []*TraceContext `protobuf:"bytes,4,rep,name=traces,proto3" json:"traces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReadRequest) Reset() {
 	*x = ReadRequest{}
-	mi := &file_kv_proto_msgTypes[8]
+	mi := &file_kv_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +580,7 @@ func (x *ReadRequest) String() string {
 func (*ReadRequest) ProtoMessage() {}
 
 func (x *ReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[8]
+	mi := &file_kv_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +593,7 @@ func (x *ReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRequest.ProtoReflect.Descriptor instead.
 func (*ReadRequest) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{8}
+	return file_kv_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReadRequest) GetVersion() uint32 {
@@ -553,6 +617,13 @@ func (x *ReadRequest) GetConsistency() uint32 {
 	return 0
 }
 
+func (x *ReadRequest) GetTraces() []*TraceContext {
+	if x != nil {
+		return x.Traces
+	}
+	return nil
+}
+
 type ReadResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Versions []*Version             `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
@@ -569,7 +640,7 @@ type ReadResponse struct {
 
 func (x *ReadResponse) Reset() {
 	*x = ReadResponse{}
-	mi := &file_kv_proto_msgTypes[9]
+	mi := &file_kv_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +652,7 @@ func (x *ReadResponse) String() string {
 func (*ReadResponse) ProtoMessage() {}
 
 func (x *ReadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[9]
+	mi := &file_kv_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +665,7 @@ func (x *ReadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResponse.ProtoReflect.Descriptor instead.
 func (*ReadResponse) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{9}
+	return file_kv_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReadResponse) GetVersions() []*Version {
@@ -646,7 +717,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_kv_proto_msgTypes[10]
+	mi := &file_kv_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +729,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[10]
+	mi := &file_kv_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +742,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{10}
+	return file_kv_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Version) GetKey() []byte {
@@ -720,7 +791,7 @@ type RangeRequest struct {
 
 func (x *RangeRequest) Reset() {
 	*x = RangeRequest{}
-	mi := &file_kv_proto_msgTypes[11]
+	mi := &file_kv_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +803,7 @@ func (x *RangeRequest) String() string {
 func (*RangeRequest) ProtoMessage() {}
 
 func (x *RangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[11]
+	mi := &file_kv_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +816,7 @@ func (x *RangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeRequest.ProtoReflect.Descriptor instead.
 func (*RangeRequest) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{11}
+	return file_kv_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RangeRequest) GetVersion() uint32 {
@@ -811,7 +882,7 @@ type RangeResponse struct {
 
 func (x *RangeResponse) Reset() {
 	*x = RangeResponse{}
-	mi := &file_kv_proto_msgTypes[12]
+	mi := &file_kv_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +894,7 @@ func (x *RangeResponse) String() string {
 func (*RangeResponse) ProtoMessage() {}
 
 func (x *RangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[12]
+	mi := &file_kv_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +907,7 @@ func (x *RangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeResponse.ProtoReflect.Descriptor instead.
 func (*RangeResponse) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{12}
+	return file_kv_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RangeResponse) GetVersions() []*Version {
@@ -893,7 +964,7 @@ type Leader struct {
 
 func (x *Leader) Reset() {
 	*x = Leader{}
-	mi := &file_kv_proto_msgTypes[13]
+	mi := &file_kv_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +976,7 @@ func (x *Leader) String() string {
 func (*Leader) ProtoMessage() {}
 
 func (x *Leader) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_proto_msgTypes[13]
+	mi := &file_kv_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +989,7 @@ func (x *Leader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leader.ProtoReflect.Descriptor instead.
 func (*Leader) Descriptor() ([]byte, []int) {
-	return file_kv_proto_rawDescGZIP(), []int{13}
+	return file_kv_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Leader) GetNode() string {
@@ -960,7 +1031,7 @@ const file_kv_proto_rawDesc = "" +
 	"\x03ops\x18\x01 \x03(\v2\x18.quorate.kv.v1.OpOutcomeR\x03ops\"?\n" +
 	"\tOpOutcome\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xbf\x01\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xf4\x01\n" +
 	"\fBatchRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12#\n" +
 	"\x03ops\x18\x02 \x03(\v2\x11.quorate.kv.v1.OpR\x03ops\x12\x18\n" +
@@ -968,7 +1039,11 @@ const file_kv_proto_rawDesc = "" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12\x1b\n" +
 	"\tlow_water\x18\x05 \x01(\x04R\blowWater\x12\x1d\n" +
 	"\n" +
-	"message_id\x18\x06 \x01(\tR\tmessageId\"C\n" +
+	"message_id\x18\x06 \x01(\tR\tmessageId\x123\n" +
+	"\x06traces\x18\a \x03(\v2\x1b.quorate.kv.v1.TraceContextR\x06traces\"<\n" +
+	"\fTraceContext\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\"C\n" +
 	"\x0eSessionRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x17\n" +
 	"\aidle_ns\x18\x02 \x01(\x03R\x06idleNs\"+\n" +
@@ -976,11 +1051,12 @@ const file_kv_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\x04R\asession\"j\n" +
 	"\rBatchResponse\x12*\n" +
 	"\x03ops\x18\x01 \x03(\v2\x18.quorate.kv.v1.OpOutcomeR\x03ops\x12-\n" +
-	"\x06leader\x18\x02 \x01(\v2\x15.quorate.kv.v1.LeaderR\x06leader\"]\n" +
+	"\x06leader\x18\x02 \x01(\v2\x15.quorate.kv.v1.LeaderR\x06leader\"\x92\x01\n" +
 	"\vReadRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\fR\x04keys\x12 \n" +
-	"\vconsistency\x18\x03 \x01(\rR\vconsistency\"\xc0\x01\n" +
+	"\vconsistency\x18\x03 \x01(\rR\vconsistency\x123\n" +
+	"\x06traces\x18\x04 \x03(\v2\x1b.quorate.kv.v1.TraceContextR\x06traces\"\xc0\x01\n" +
 	"\fReadResponse\x122\n" +
 	"\bversions\x18\x01 \x03(\v2\x16.quorate.kv.v1.VersionR\bversions\x12-\n" +
 	"\x06leader\x18\x02 \x01(\v2\x15.quorate.kv.v1.LeaderR\x06leader\x12!\n" +
@@ -1024,37 +1100,40 @@ func file_kv_proto_rawDescGZIP() []byte {
 	return file_kv_proto_rawDescData
 }
 
-var file_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_kv_proto_goTypes = []any{
 	(*Command)(nil),         // 0: quorate.kv.v1.Command
 	(*Op)(nil),              // 1: quorate.kv.v1.Op
 	(*Outcome)(nil),         // 2: quorate.kv.v1.Outcome
 	(*OpOutcome)(nil),       // 3: quorate.kv.v1.OpOutcome
 	(*BatchRequest)(nil),    // 4: quorate.kv.v1.BatchRequest
-	(*SessionRequest)(nil),  // 5: quorate.kv.v1.SessionRequest
-	(*SessionResponse)(nil), // 6: quorate.kv.v1.SessionResponse
-	(*BatchResponse)(nil),   // 7: quorate.kv.v1.BatchResponse
-	(*ReadRequest)(nil),     // 8: quorate.kv.v1.ReadRequest
-	(*ReadResponse)(nil),    // 9: quorate.kv.v1.ReadResponse
-	(*Version)(nil),         // 10: quorate.kv.v1.Version
-	(*RangeRequest)(nil),    // 11: quorate.kv.v1.RangeRequest
-	(*RangeResponse)(nil),   // 12: quorate.kv.v1.RangeResponse
-	(*Leader)(nil),          // 13: quorate.kv.v1.Leader
+	(*TraceContext)(nil),    // 5: quorate.kv.v1.TraceContext
+	(*SessionRequest)(nil),  // 6: quorate.kv.v1.SessionRequest
+	(*SessionResponse)(nil), // 7: quorate.kv.v1.SessionResponse
+	(*BatchResponse)(nil),   // 8: quorate.kv.v1.BatchResponse
+	(*ReadRequest)(nil),     // 9: quorate.kv.v1.ReadRequest
+	(*ReadResponse)(nil),    // 10: quorate.kv.v1.ReadResponse
+	(*Version)(nil),         // 11: quorate.kv.v1.Version
+	(*RangeRequest)(nil),    // 12: quorate.kv.v1.RangeRequest
+	(*RangeResponse)(nil),   // 13: quorate.kv.v1.RangeResponse
+	(*Leader)(nil),          // 14: quorate.kv.v1.Leader
 }
 var file_kv_proto_depIdxs = []int32{
 	1,  // 0: quorate.kv.v1.Command.ops:type_name -> quorate.kv.v1.Op
 	3,  // 1: quorate.kv.v1.Outcome.ops:type_name -> quorate.kv.v1.OpOutcome
 	1,  // 2: quorate.kv.v1.BatchRequest.ops:type_name -> quorate.kv.v1.Op
-	3,  // 3: quorate.kv.v1.BatchResponse.ops:type_name -> quorate.kv.v1.OpOutcome
-	13, // 4: quorate.kv.v1.BatchResponse.leader:type_name -> quorate.kv.v1.Leader
-	10, // 5: quorate.kv.v1.ReadResponse.versions:type_name -> quorate.kv.v1.Version
-	13, // 6: quorate.kv.v1.ReadResponse.leader:type_name -> quorate.kv.v1.Leader
-	10, // 7: quorate.kv.v1.RangeResponse.versions:type_name -> quorate.kv.v1.Version
-	8,  // [8:8] is the sub-list for method output_type
-	8,  // [8:8] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	5,  // 3: quorate.kv.v1.BatchRequest.traces:type_name -> quorate.kv.v1.TraceContext
+	3,  // 4: quorate.kv.v1.BatchResponse.ops:type_name -> quorate.kv.v1.OpOutcome
+	14, // 5: quorate.kv.v1.BatchResponse.leader:type_name -> quorate.kv.v1.Leader
+	5,  // 6: quorate.kv.v1.ReadRequest.traces:type_name -> quorate.kv.v1.TraceContext
+	11, // 7: quorate.kv.v1.ReadResponse.versions:type_name -> quorate.kv.v1.Version
+	14, // 8: quorate.kv.v1.ReadResponse.leader:type_name -> quorate.kv.v1.Leader
+	11, // 9: quorate.kv.v1.RangeResponse.versions:type_name -> quorate.kv.v1.Version
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_kv_proto_init() }
@@ -1068,7 +1147,7 @@ func file_kv_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kv_proto_rawDesc), len(file_kv_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -50,6 +50,7 @@ type fetcher struct {
 	to       *objectstore.Directory
 	ref      storage.SnapshotRef
 	cluster  raft.ClusterID
+	cfg      Config
 	sm       StateMachine
 	progress *fetchProgress
 	metrics  *metrics
@@ -73,7 +74,7 @@ func (c *raftCore) fetch(ctx context.Context, ref storage.SnapshotRef) {
 		return
 	}
 	ctx, s.fetching = context.WithCancel(trace.ContextWithSpanContext(ctx, c.tracing.offer))
-	f := &fetcher{from: c.partsFrom(), to: s.local, ref: ref, cluster: c.genesis.ClusterID(), sm: c.sm, progress: c.fetchProgress, metrics: c.metrics, inMemory: c.inMemory()}
+	f := &fetcher{from: c.partsFrom(), to: s.local, ref: ref, cluster: c.genesis.ClusterID(), cfg: c.cfg, sm: c.sm, progress: c.fetchProgress, metrics: c.metrics, inMemory: c.inMemory()}
 	s.status.Fetching = ref.Last.Index
 	c.logger.InfoContext(ctx, "fetching a snapshot", "index", ref.Last.Index, "bytes", ref.Bytes)
 	c.afterFetcher(func() {
@@ -132,6 +133,9 @@ func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
 	}
 	if result.manifest.Cluster != f.cluster {
 		return fmt.Errorf("it is a snapshot of cluster id %s, not of this cluster", result.manifest.Cluster)
+	}
+	if _, err := f.cfg.settingIn(result.manifest.Meta.System); err != nil {
+		return err // before the state machine meets what it does not know
 	}
 	staged, ok := f.sm.(StagedStateMachine)
 	if !ok {

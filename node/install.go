@@ -18,15 +18,12 @@ import (
 // reset leaves a state that is ahead of its log, and restore discards such a log.
 func (c *raftCore) install(f *fetched) error {
 	meta := f.manifest.Meta
+	setting, err := c.cfg.settingIn(meta.System)
+	if err != nil {
+		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
+	}
 	table, err := sessions.Load(meta.System)
 	if err != nil {
-		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
-	}
-	setting, err := settingIn(meta.System)
-	if err != nil {
-		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
-	}
-	if err := c.cfg.checkVersions(setting); err != nil {
 		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
 	}
 	c.endBuilder()

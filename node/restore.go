@@ -59,10 +59,10 @@ func (n *Node) restore() (restored, error) {
 			return r, fmt.Errorf("state machine: %w", err)
 		}
 		r.applied = applied.Last
-		if r.sessions, err = sessions.Load(applied.System); err != nil {
+		if r.settings[0], err = n.cfg.settingIn(applied.System); err != nil {
 			return r, err
 		}
-		if r.settings[0], err = settingIn(applied.System); err != nil {
+		if r.sessions, err = sessions.Load(applied.System); err != nil {
 			return r, err
 		}
 		r.lastTime = logTime(applied.System)
@@ -87,9 +87,6 @@ func (n *Node) restore() (restored, error) {
 	if r.log, err = raft.NewLogView(n.log.Purged(), n.log.Last(), n.log.Term); err != nil {
 		return r, fmt.Errorf("read the log: %w", err)
 	}
-	if err := n.cfg.checkVersions(r.settings[0]); err != nil {
-		return r, err
-	}
 	return r, n.scanLog(&r)
 }
 
@@ -107,13 +104,13 @@ func (n *Node) restoreLocal(r *restored) error {
 	if err != nil {
 		return fmt.Errorf("local snapshot: %w", err)
 	}
-	if err := restoreFrom(ctx, n.sm, dir, m); err != nil {
+	if r.settings[0], err = n.cfg.settingIn(m.Meta.System); err != nil {
 		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
 	}
 	if r.sessions, err = sessions.Load(m.Meta.System); err != nil {
 		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
 	}
-	if r.settings[0], err = settingIn(m.Meta.System); err != nil {
+	if err := restoreFrom(ctx, n.sm, dir, m); err != nil {
 		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
 	}
 	r.applied, r.local = m.Meta.Last, m.Meta.Last

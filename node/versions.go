@@ -23,10 +23,14 @@ func (c *Config) speaks() raft.Versions {
 	return raft.Versions{Protocol: raft.Protocol, Command: c.CommandVersion}
 }
 
-// checkVersions refuses a setting by which the cluster uses what this node does not speak.
-func (c *Config) checkVersions(at raft.SettingAt) error {
-	entry := raft.Entry{ID: at.ID, Kind: raft.EntrySetting, Setting: &at.Setting}
-	return c.checkEntry(&entry)
+// settingIn returns the setting in a state's records, and refuses one by which the cluster uses what this node does not speak. Nothing else of
+// such a state can be trusted to be understood, so this is looked at first.
+func (c *Config) settingIn(records []SystemRecord) (raft.SettingAt, error) {
+	at, err := settingIn(records)
+	if err != nil {
+		return at, err
+	}
+	return at, c.checkEntry(&raft.Entry{ID: at.ID, Kind: raft.EntrySetting, Setting: &at.Setting})
 }
 
 // checkEntry refuses an entry that this node does not understand.

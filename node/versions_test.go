@@ -1,9 +1,11 @@
 package node_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -36,12 +38,46 @@ func (c *cluster) startSpeaking(version uint32, id raft.NodeID) (*node.Node, err
 	}}
 	cfg := c.config(id)
 	cfg.CommandVersion = version
-	n, err := node.Start(c.t.Context(), cfg, state)
+	n, err := node.Start(c.t.Context(), cfg, &versioned{state})
 	if err == nil {
 		c.states[id] = state
 	}
 	return n, err
 }
+
+// versioned is a journal that takes no snapshot with commands that it does not know, and prepares one beside Apply.
+type versioned struct{ *journal }
+
+func (v *versioned) Stage(_ context.Context, _ node.SnapshotMeta, r io.Reader) (node.Staged, error) {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	for command := range strings.Lines(string(b)) {
+		if err := v.fault(command); err != nil {
+			return nil, err
+		}
+	}
+	return &stagedJournal{v.journal, b}, nil
+}
+
+func (v *versioned) Restore(ctx context.Context, meta node.SnapshotMeta, r io.Reader) error {
+	staged, err := v.Stage(ctx, meta, r)
+	if err != nil {
+		return err
+	}
+	return staged.Install()
+}
+
+type stagedJournal struct {
+	to       *journal
+	commands []byte
+}
+
+func (s *stagedJournal) Install() error {
+	return s.to.Restore(context.Background(), node.SnapshotMeta{}, bytes.NewReader(s.commands))
+}
+func (s *stagedJournal) Discard() error { return nil }
 
 // wantVersion waits until nodes know that the cluster uses a version of commands.
 func (c *cluster) wantVersion(want uint32, ids ...raft.NodeID) {
@@ -164,20 +200,30 @@ func (c *cluster) wantUpgrade(id raft.NodeID) {
 }
 
 func TestNodeThatWasDowngradedDoesNotStart(t *testing.T) {
-	c := upgraded(newCluster(t, "n1", "n2", "n3"))
-	id := c.notLeading(c.leader())
-	want := []string{"v1 first", "v1 second"}
-	c.applies(id, "the setting", func(seen []string) bool { return len(seen) == 1 })
-	c.stop(id)
-	if n, err := c.startSpeaking(0, id); !errors.Is(err, node.ErrUpgrade) || !strings.Contains(err.Error(), "commands 1") {
-		if err == nil {
-			_ = n.Close(context.Background())
-		}
-		t.Fatal(err)
+	for name, c := range map[string]*cluster{
+		"with its log": newCluster(t, "n1", "n2", "n3"), "with a local snapshot": newStoringCluster(t, "n1", "n2", "n3"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			upgraded(c)
+			want := []string{"v1 first"}
+			id := c.notLeading(c.leader())
+			if c.tune != nil {
+				want = c.fill(want, 150)
+				c.purged(id, 20)
+			}
+			c.applies(id, "the setting", func(seen []string) bool { return len(seen) == len(want) })
+			c.stop(id)
+			if n, err := c.startSpeaking(0, id); !errors.Is(err, node.ErrUpgrade) || !strings.Contains(err.Error(), "commands 1") {
+				if err == nil {
+					_ = n.Close(context.Background())
+				}
+				t.Fatal(err)
+			}
+			want = append(want, c.propose("v1 second").text)
+			c.speaking(1, id)
+			c.agree(want)
+		})
 	}
-	c.propose("v1 second")
-	c.speaking(1, id)
-	c.agree(want)
 }
 
 // The setting reaches one that is too old as an entry, or, where that is purged, in a snapshot. It stops before it, and goes on from there when

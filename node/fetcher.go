@@ -14,6 +14,7 @@ import (
 	"quorate/node/raft"
 	"quorate/storage"
 	"quorate/storage/objectstore"
+	"quorate/telemetry"
 )
 
 // StagedStateMachine is a StateMachine that can prepare a restore beside Apply, so that RaftCore has only to put the new state in the
@@ -175,7 +176,10 @@ func (c *raftCore) fetchedSnapshot(f *fetched) error {
 		c.engine.FetchFailed(now, f.ref, false)
 		return c.forgetStaged(f)
 	}
-	span := c.tracing.telemetry.Begin(f.cause, "raft.snapshot.install", onRaftCore, now)
+	var span telemetry.Span
+	if t := c.tracing.telemetry; t.Records(f.cause) {
+		span = t.Begin(f.cause, "raft.snapshot.install", onRaftCore, now)
+	}
 	err := c.install(f)
 	endSnapshot(span, f.ref.Last.Index, err)
 	c.metrics.snapshotEnded(snapshotInstall, err)

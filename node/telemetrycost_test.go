@@ -84,8 +84,8 @@ func BenchmarkTelemetryCost(b *testing.B) {
 	proposal := off[len(off)/2]
 	n, tr, w, requests, in, req := offTelemetry()
 	called := timeOf(func() { untraced(n, tr, w, requests, in, req, time.Time{}) })
-	roots := telemetry.New(telemetry.Options{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.TraceIDRatioBased(0)))})
-	root := timeOf(func() { beginPending(roots, trace.SpanContext{}, "raft.propose") })
+	rooted, _, _, asked, _, _ := withTelemetry(unsampledTelemetry())
+	root := timeOf(func() { asked[0].trace(rooted, trace.SpanContext{}) })
 	b.ReportMetric(proposal, "µs-cpu/proposal")
 	b.ReportMetric(100*called/proposal, "off/%")
 	b.ReportMetric(more[len(more)/2], "sampled/%")

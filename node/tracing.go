@@ -304,7 +304,8 @@ func (t *tracing) stand(e *raft.Engine) {
 	}
 	standing := role == raft.Candidate || role == raft.PreCandidate
 	wasStanding := t.role == raft.Candidate || t.role == raft.PreCandidate
-	if (standing && !wasStanding) || (role == raft.Leader && t.role != raft.Leader && !t.election.Sampled()) {
+	begins := (standing && !wasStanding) || (role == raft.Leader && t.role != raft.Leader && !t.election.Sampled())
+	if begins && t.telemetry.Records(trace.SpanContext{}) {
 		t.election = t.telemetry.Begin(trace.SpanContext{}, "raft.election", onRaftCore, time.Time{})
 	}
 	if !standing && t.election.Sampled() {
@@ -428,6 +429,9 @@ func (s *sampledEntries) of(entries []raft.Entry) (first trace.SpanContext, othe
 func traceWork(ctx context.Context, t *telemetry.Telemetry, name, goroutine string) (context.Context, telemetry.Span) {
 	parent := trace.SpanContextFromContext(ctx)
 	if !t.Records(parent) {
+		if t.BeginsTraces() { // what is a part of it is not sampled either
+			ctx = trace.ContextWithSpanContext(ctx, telemetry.Unsampled())
+		}
 		return ctx, telemetry.Span{}
 	}
 	span := t.Begin(parent, name, goroutine, time.Time{})

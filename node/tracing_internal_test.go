@@ -4,9 +4,11 @@ import (
 	"testing"
 	"time"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
 	"quorate/node/raft"
+	"quorate/telemetry"
 	"quorate/transport"
 )
 
@@ -28,9 +30,18 @@ func untraced(n *Node, t *tracing, w *worker, requests []request, in *transport.
 }
 
 func offTelemetry() (n *Node, t *tracing, w *worker, requests []request, in *transport.Incoming, append *raft.AppendRequest) {
-	off := newTracing(nil, "n1")
+	return withTelemetry(nil)
+}
+
+// unsampledTelemetry begins so few traces that none begins in a test.
+func unsampledTelemetry() *telemetry.Telemetry {
+	return telemetry.New(telemetry.Options{TracerProvider: sdktrace.NewTracerProvider(), RootRatio: 1e-12})
+}
+
+func withTelemetry(with *telemetry.Telemetry) (n *Node, t *tracing, w *worker, requests []request, in *transport.Incoming, append *raft.AppendRequest) {
+	tr := newTracing(with, "n1")
 	append = &raft.AppendRequest{Entries: []raft.Entry{{ID: raft.LogID{Term: 1, Index: 1}}}}
-	return &Node{}, &off, &worker{sampled: off.entries}, []request{{pending: newPending(raft.Entry{})}}, &transport.Incoming{Request: append}, append
+	return &Node{cfg: Config{Telemetry: with}}, &tr, &worker{sampled: tr.entries, telemetry: with}, []request{{pending: newPending(raft.Entry{})}}, &transport.Incoming{Request: append}, append
 }
 
 func TestTelemetryThatIsOffAllocatesNothing(t *testing.T) {
@@ -38,6 +49,18 @@ func TestTelemetryThatIsOffAllocatesNothing(t *testing.T) {
 	now := time.Now()
 	if got := testing.AllocsPerRun(100, func() { untraced(n, tr, w, requests, in, req, now) }); got != 0 {
 		t.Errorf("%v allocations for a proposal and a request that nobody traces", got)
+	}
+}
+
+func TestWhatIsNotSampledAllocatesNothing(t *testing.T) {
+	for name, with := range map[string]*telemetry.Telemetry{
+		"no roots": telemetry.New(telemetry.Options{TracerProvider: sdktrace.NewTracerProvider(), NoRoots: true}), "few roots": unsampledTelemetry(),
+	} {
+		n, tr, w, requests, in, req := withTelemetry(with)
+		now := time.Now()
+		if got := testing.AllocsPerRun(100, func() { untraced(n, tr, w, requests, in, req, now) }); got != 0 {
+			t.Errorf("%s: %v allocations for a proposal and a request that are not sampled", name, got)
+		}
 	}
 }
 

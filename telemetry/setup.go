@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
+	"strings"
 
 	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/otel/attribute"
@@ -69,12 +71,17 @@ func Setup(ctx context.Context, o SetupOptions) (*Providers, error) {
 			traces = append(traces, sdktrace.WithBatcher(exporter))
 		}
 	}
-	switch {
-	case !exports:
-		traces = append(traces, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.NeverSample())))
-	case os.Getenv("OTEL_TRACES_SAMPLER") == "":
-		traces = append(traces, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())))
+	ratio := 0.0
+	if exports {
+		if ratio, err = rootRatio(); err != nil {
+			return nil, fmt.Errorf("telemetry: %w", err)
+		}
 	}
+	roots := sdktrace.AlwaysSample() // of which Telemetry begins few enough
+	if ratio == 0 {
+		roots = sdktrace.NeverSample()
+	}
+	traces = append(traces, sdktrace.WithSampler(sdktrace.ParentBased(roots)))
 	for _, p := range o.Processors {
 		traces = append(traces, sdktrace.WithSpanProcessor(p))
 	}
@@ -100,7 +107,7 @@ func Setup(ctx context.Context, o SetupOptions) (*Providers, error) {
 		readers++
 	}
 	p.Meter = sdkmetric.NewMeterProvider(metrics...)
-	options := Options{TracerProvider: p.Tracer, NoRoots: !exports, Logger: o.Logger}
+	options := Options{TracerProvider: p.Tracer, NoRoots: ratio == 0, RootRatio: ratio, Logger: o.Logger}
 	if readers > 0 {
 		options.MeterProvider = p.Meter
 	}
@@ -126,6 +133,27 @@ func (o *SetupOptions) resource(ctx context.Context) (*resource.Resource, error)
 	}
 	// What the variables say comes last, so that it wins.
 	return resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(attributes...), resource.WithFromEnv())
+}
+
+// rootRatio is the share of the roots that are sampled, by OTEL_TRACES_SAMPLER.
+func rootRatio() (float64, error) {
+	name, text := os.Getenv("OTEL_TRACES_SAMPLER"), os.Getenv("OTEL_TRACES_SAMPLER_ARG")
+	switch strings.TrimPrefix(name, "parentbased_") {
+	case "", "always_on":
+		return 1, nil
+	case "always_off":
+		return 0, nil
+	case "traceidratio":
+		if text == "" {
+			return 1, nil
+		}
+		ratio, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(ratio >= 0 && ratio <= 1) {
+			return 0, fmt.Errorf("OTEL_TRACES_SAMPLER_ARG is %q: it must be between 0 and 1", text)
+		}
+		return ratio, nil
+	}
+	return 0, fmt.Errorf("OTEL_TRACES_SAMPLER is %q: it must be always_on, always_off or traceidratio, or one of these with parentbased_ before it", name)
 }
 
 func asked(variables ...string) bool {

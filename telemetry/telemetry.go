@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -27,6 +28,9 @@ type Options struct {
 	// NoRoots: only requests whose sender is sampled are traced. Nothing begins a trace here, whatever the provider's sampler would say, so
 	// that what is not traced costs nothing at all.
 	NoRoots bool
+	// RootRatio is the share of the traces that could begin here that do, between 0 and 1; 0 means all. It is decided before the provider is
+	// asked, which makes a span, a context and two numbers to find that a request is not sampled; its sampler should take all roots.
+	RootRatio float64
 	// Logger gets what goes wrong with the telemetry. Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -37,12 +41,13 @@ type Telemetry struct {
 	meter            metric.Meter
 	traces, measures bool
 	roots            bool
+	ratio            float64
 	logger           *slog.Logger
 }
 
 // New returns what records to the providers of the options.
 func New(o Options) *Telemetry {
-	t := &Telemetry{traces: o.TracerProvider != nil, measures: o.MeterProvider != nil, roots: o.TracerProvider != nil && !o.NoRoots, logger: o.Logger}
+	t := &Telemetry{traces: o.TracerProvider != nil, measures: o.MeterProvider != nil, roots: o.TracerProvider != nil && !o.NoRoots, ratio: o.RootRatio, logger: o.Logger}
 	if o.TracerProvider == nil {
 		o.TracerProvider = tracenoop.NewTracerProvider()
 	}
@@ -75,7 +80,8 @@ func (t *Telemetry) Logger() *slog.Logger {
 	return t.logger
 }
 
-// Records reports whether anything below a parent is recorded: the parent is sampled, or there is none and traces may begin here.
+// Records reports whether what is about to be done below a parent is to be recorded: the parent is sampled, or there is none and a trace
+// begins here, which is decided anew with each call.
 func (t *Telemetry) Records(parent trace.SpanContext) bool {
 	if t == nil || !t.traces {
 		return false
@@ -83,13 +89,22 @@ func (t *Telemetry) Records(parent trace.SpanContext) bool {
 	if parent.IsValid() {
 		return parent.IsSampled()
 	}
-	return t.roots
+	return t.roots && (t.ratio == 0 || rand.Float64() < t.ratio)
 }
 
-// Begin begins a span in a goroutine, below a parent, or as the root of a trace if the parent is the zero one. A zero at means now. The
-// Span is zero if it is not sampled.
+// BeginsTraces reports whether traces may begin here. Then of what has no parent, and is not recorded either, it was decided that it is not
+// sampled, and whoever goes on with it is told so.
+func (t *Telemetry) BeginsTraces() bool { return t != nil && t.roots }
+
+// Unsampled stands for the parent of what is not sampled, so that no trace begins further on. All such share one.
+func Unsampled() trace.SpanContext {
+	return trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{15: 1}, SpanID: trace.SpanID{7: 1}})
+}
+
+// Begin begins a span in a goroutine, below a parent, or as the root of a trace if the parent is the zero one and Records has said so. A
+// zero at means now. The Span is zero if it is not sampled.
 func (t *Telemetry) Begin(parent trace.SpanContext, name, goroutine string, at time.Time, options ...trace.SpanStartOption) Span {
-	if !t.Records(parent) {
+	if t == nil || !t.traces || (parent.IsValid() && !parent.IsSampled()) || (!parent.IsValid() && !t.roots) {
 		return Span{}
 	}
 	if !at.IsZero() {

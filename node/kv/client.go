@@ -210,7 +210,7 @@ func entryOf(v *kvpb.Version) Entry {
 func (c *Client) List(ctx context.Context, prefix string, keysOnly bool, opts ...ReadOption) iter.Seq2[Entry, error] {
 	o := readOptions(opts)
 	return func(yield func(Entry, error) bool) {
-		r := &kvpb.RangeRequest{Version: commandVersion, Prefix: []byte(prefix), KeysOnly: keysOnly, Consistency: o.consistency}
+		r := &kvpb.RangeRequest{Version: commandVersion, Prefix: []byte(prefix), KeysOnly: keysOnly, Consistency: o.consistency, Unsampled: c.telemetry.BeginsTraces()}
 		op := o.subject("range")
 		for {
 			var page kvpb.RangeResponse

@@ -79,7 +79,7 @@ func (o *readOption) report(staleness int64, node string, leased bool) {
 }
 
 func (c *Client) getElsewhere(ctx context.Context, key string, o *readOption) (Entry, error) {
-	request := kvpb.ReadRequest{Version: commandVersion, Keys: [][]byte{[]byte(key)}, Consistency: o.consistency}
+	request := kvpb.ReadRequest{Version: commandVersion, Keys: [][]byte{[]byte(key)}, Consistency: o.consistency, Unsampled: c.telemetry.BeginsTraces()}
 	var response kvpb.ReadResponse
 	if err := c.askTraced(ctx, "kv.get", o.subject("read"), request.MarshalVT, response.UnmarshalVT); err != nil {
 		return Entry{}, err

@@ -88,7 +88,7 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			}
 			request = kvpb.BatchRequest{
 				Version: commandVersion, Ops: make([]*kvpb.Op, len(operations)),
-				Session: n.session, Sequence: n.sequence, LowWater: n.lowWater, MessageId: n.id,
+				Session: n.session, Sequence: n.sequence, LowWater: n.lowWater, MessageId: n.id, Unsampled: c.telemetry.BeginsTraces(),
 			}
 			for i, o := range operations {
 				request.Ops[i] = o.write
@@ -185,7 +185,7 @@ func (c *Client) sendReads(ctx context.Context, operations []*operation, consist
 		if operations = dropEnded(operations, last); len(operations) == 0 {
 			return
 		}
-		request := kvpb.ReadRequest{Version: commandVersion, Keys: make([][]byte, len(operations)), Consistency: consistency}
+		request := kvpb.ReadRequest{Version: commandVersion, Keys: make([][]byte, len(operations)), Consistency: consistency, Unsampled: c.telemetry.BeginsTraces()}
 		for i, o := range operations {
 			request.Keys[i] = []byte(o.read)
 		}

@@ -141,6 +141,8 @@ type server struct {
 	reads   chan reading
 	// readIndex gets the index that the node must have applied for the reads that wait, and waits until it has.
 	readIndex func(context.Context) (uint64, error)
+	// unsampled is the context of requests that are not sampled.
+	unsampled context.Context
 }
 
 func (s *Service) lead(status node.Status) (*server, error) {
@@ -157,7 +159,7 @@ func (s *Service) lead(status node.Status) (*server, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &server{
 		Service: s, term: status.Term, service: service, cancel: cancel, ended: ctx.Done,
-		writes: make(chan writing, maxWaiting), reads: make(chan reading, maxWaiting),
+		writes: make(chan writing, maxWaiting), reads: make(chan reading, maxWaiting), unsampled: inNone(context.Background()),
 	}
 	l.readIndex = l.leaderReadIndex
 	l.group.Go(func() { l.answerWrites(ctx) })

@@ -38,7 +38,7 @@ func (l *server) staleness() int64 {
 }
 
 func (l *server) get(request micro.Request) {
-	request = l.trace(request, "kv.get")
+	request = l.trace(request, "kv.get", false)
 	key := l.keyOf(request)
 	if err := checkKey(key); err != nil {
 		l.fail(request, codeBadRequest, err.Error())
@@ -74,7 +74,7 @@ func (l *server) read(request micro.Request) {
 		l.fail(request, codeBadRequest, fmt.Sprintf("request version %d: %v", read.Version, err))
 		return
 	}
-	request = l.trace(request, "kv.get", read.Traces...)
+	request = l.trace(request, "kv.get", read.Unsampled, read.Traces...)
 	l.enqueue(request, read.Consistency, func(request micro.Request, at readAt) error {
 		response := kvpb.ReadResponse{
 			Leader: l.self(), Node: string(l.node.Config().ID), StalenessNs: l.staleness(), Leased: at.consistency == consistencyLease,
@@ -97,9 +97,10 @@ func (l *server) read(request micro.Request) {
 }
 
 func (l *server) list(request micro.Request) {
-	request = l.trace(request, "kv.list")
 	var r kvpb.RangeRequest
-	if err := r.UnmarshalVT(request.Data()); err != nil || r.Version != commandVersion {
+	err := r.UnmarshalVT(request.Data())
+	request = l.trace(request, "kv.list", r.Unsampled)
+	if err != nil || r.Version != commandVersion {
 		l.fail(request, codeBadRequest, fmt.Sprintf("request version %d: %v", r.Version, err))
 		return
 	}
@@ -181,6 +182,7 @@ func (l *server) enqueue(request micro.Request, consistency uint32, answer func(
 
 // answerReads takes all reads that wait, gets one read index for them, and answers them.
 func (l *server) answerReads(ctx context.Context) {
+	ctx = inNone(ctx) // whether a read is sampled was decided when it came
 	var waiting, leased []reading
 	add := func(r reading) {
 		if r.leased {

@@ -43,9 +43,14 @@ func (t *traced) end(err error) {
 	}
 }
 
-// trace begins the span of a request, and those of others in its batch. Most are not sampled, and stay as they are.
-func (l *server) trace(request micro.Request, name string, others ...*kvpb.TraceContext) micro.Request {
-	t := traced{Request: request, span: l.beginSpan(natsrpc.ExtractTrace(request.Headers()), request, name)}
+// trace begins the span of a request, and those of others in its batch. Most are not sampled, and stay as they are. unsampled: whoever sent it
+// has decided that no trace begins here.
+func (l *server) trace(request micro.Request, name string, unsampled bool, others ...*kvpb.TraceContext) micro.Request {
+	parent := natsrpc.ExtractTrace(request.Headers())
+	if unsampled && !parent.IsValid() {
+		parent = telemetry.Unsampled()
+	}
+	t := traced{Request: request, span: l.beginSpan(parent, request, name)}
 	for _, context := range others[:min(len(others), maxBatchOps)] {
 		parent := natsrpc.ExtractTrace(map[string][]string{headerTraceParent: {context.Parent}, headerTraceState: {context.State}})
 		if !parent.IsSampled() {
@@ -74,9 +79,17 @@ func spanOf(request micro.Request) telemetry.Span {
 	return telemetry.Span{}
 }
 
-// inSpan returns a context below a request's span.
-func inSpan(ctx context.Context, request micro.Request) context.Context {
-	return spanOf(request).In(ctx)
+// inSpan returns a context below a request's span, or one that says that it is not sampled, so that the node does not decide that again.
+func (l *server) inSpan(request micro.Request) context.Context {
+	if span := spanOf(request); span.Sampled() {
+		return span.In(context.Background())
+	}
+	return l.unsampled
+}
+
+// inNone returns a context in which nothing is sampled.
+func inNone(ctx context.Context) context.Context {
+	return trace.ContextWithSpanContext(ctx, telemetry.Unsampled())
 }
 
 // endSpan ends the span of a request with its answer.

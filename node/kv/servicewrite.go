@@ -123,7 +123,7 @@ func (l *server) del(request micro.Request) { l.single(request, opDelete) }
 
 // single is one write over plain NATS: the key is the subject's tail, the value the payload.
 func (l *server) single(request micro.Request, kind uint32) {
-	request = l.trace(request, spanOfOp(kind))
+	request = l.trace(request, spanOfOp(kind), false)
 	op := &kvpb.Op{Kind: kind, Key: []byte(l.keyOf(request))}
 	if err := checkKey(op.Key); err != nil {
 		l.fail(request, codeBadRequest, err.Error())
@@ -161,7 +161,7 @@ func (l *server) batch(request micro.Request) {
 		l.fail(request, codeBadRequest, err.Error())
 		return
 	}
-	request = l.trace(request, spanOfOps(batch.Ops), batch.Traces...)
+	request = l.trace(request, spanOfOps(batch.Ops), batch.Unsampled, batch.Traces...)
 	l.propose(request, batch.Ops, false, node.Tag{Session: batch.Session, Sequence: batch.Sequence, LowWater: batch.LowWater, MessageID: batch.MessageId})
 }
 
@@ -222,7 +222,7 @@ func (l *server) propose(request micro.Request, ops []*kvpb.Op, single bool, tag
 		l.fail(request, codeBadRequest, err.Error())
 		return
 	}
-	pending, err := l.node.SubmitTraced(inSpan(context.Background(), request), command, tag)
+	pending, err := l.node.SubmitTraced(l.inSpan(request), command, tag)
 	var tooLarge *node.TooLargeError
 	switch {
 	case errors.Is(err, node.ErrConfig):

@@ -448,3 +448,51 @@ func TestTraceContextSurvivesALeaderChange(t *testing.T) {
 		}
 	}
 }
+
+// What the client has decided not to sample begins no trace at the service or the node, though they sample all that nobody has decided about.
+func TestWhetherARequestIsSampledIsDecidedOnce(t *testing.T) {
+	spans := tracetest.NewInMemoryExporter()
+	all := telemetry.New(telemetry.Options{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))})
+	few := telemetry.New(telemetry.Options{TracerProvider: sdktrace.NewTracerProvider(), RootRatio: 1e-12})
+	c := startCluster(t)
+	c.members = []raft.NodeID{"n1", "n2", "n3"}
+	c.tune = func(config *node.Config) { config.Telemetry = all }
+	for _, id := range c.members {
+		c.start(id)
+	}
+	ctx := within(t, 30*time.Second)
+	use := func(client *kv.Client) {
+		t.Helper()
+		c.put(ctx, client, 0, 3, "value")
+		leader, err := client.Leader(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, how := range [][]kv.ReadOption{nil, {kv.FromNode(leader)}} {
+			if _, err := client.Get(ctx, "k000", how...); err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range client.List(ctx, "k", false, how...) {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	requests := func() (names []string) {
+		for _, s := range spans.GetSpans() {
+			if strings.HasPrefix(s.Name, "kv.") || s.Name == "raft.read" {
+				names = append(names, s.Name)
+			}
+		}
+		return names
+	}
+	use(c.client(kv.WithTelemetry(few)))
+	if got := requests(); len(got) > 0 {
+		t.Errorf("of requests that are not sampled there are %v", got)
+	}
+	use(c.client())
+	if got := requests(); len(got) < 3+2*4 {
+		t.Errorf("of requests about which nothing was decided there are only %v", got)
+	}
+}

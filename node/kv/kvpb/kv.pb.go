@@ -267,7 +267,9 @@ type BatchRequest struct {
 	// In place of a session: of the batches with this id, within two minutes, only the first takes effect.
 	MessageId string `protobuf:"bytes,6,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
 	// Of the operations that are sampled, but for the first, whose trace context is in the message's headers.
-	Traces        []*TraceContext `protobuf:"bytes,7,rep,name=traces,proto3" json:"traces,omitempty"`
+	Traces []*TraceContext `protobuf:"bytes,7,rep,name=traces,proto3" json:"traces,omitempty"`
+	// Nothing here is sampled, unless a trace context says so: that was decided, and no trace begins where it is served.
+	Unsampled     bool `protobuf:"varint,8,opt,name=unsampled,proto3" json:"unsampled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -349,6 +351,13 @@ func (x *BatchRequest) GetTraces() []*TraceContext {
 		return x.Traces
 	}
 	return nil
+}
+
+func (x *BatchRequest) GetUnsampled() bool {
+	if x != nil {
+		return x.Unsampled
+	}
+	return false
 }
 
 // TraceContext is that of W3C.
@@ -561,7 +570,9 @@ type ReadRequest struct {
 	// 0 linearizable, 1 local: what the node that answers has applied, 2 lease: linearizable, under the leader's lease if it has one.
 	Consistency uint32 `protobuf:"varint,3,opt,name=consistency,proto3" json:"consistency,omitempty"`
 	// As in a BatchRequest.
-	Traces        []*TraceContext `protobuf:"bytes,4,rep,name=traces,proto3" json:"traces,omitempty"`
+	Traces []*TraceContext `protobuf:"bytes,4,rep,name=traces,proto3" json:"traces,omitempty"`
+	// As in a BatchRequest.
+	Unsampled     bool `protobuf:"varint,5,opt,name=unsampled,proto3" json:"unsampled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -622,6 +633,13 @@ func (x *ReadRequest) GetTraces() []*TraceContext {
 		return x.Traces
 	}
 	return nil
+}
+
+func (x *ReadRequest) GetUnsampled() bool {
+	if x != nil {
+		return x.Unsampled
+	}
+	return false
 }
 
 type ReadResponse struct {
@@ -781,10 +799,12 @@ type RangeRequest struct {
 	// Keys after this one only.
 	After []byte `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
 	// 0: as of now; the response tells which revision that is.
-	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	KeysOnly      bool   `protobuf:"varint,5,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
-	Limit         uint32 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
-	Consistency   uint32 `protobuf:"varint,7,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	Revision    uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	KeysOnly    bool   `protobuf:"varint,5,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	Limit       uint32 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	Consistency uint32 `protobuf:"varint,7,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	// As in a BatchRequest.
+	Unsampled     bool `protobuf:"varint,8,opt,name=unsampled,proto3" json:"unsampled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -866,6 +886,13 @@ func (x *RangeRequest) GetConsistency() uint32 {
 		return x.Consistency
 	}
 	return 0
+}
+
+func (x *RangeRequest) GetUnsampled() bool {
+	if x != nil {
+		return x.Unsampled
+	}
+	return false
 }
 
 type RangeResponse struct {
@@ -1031,7 +1058,7 @@ const file_kv_proto_rawDesc = "" +
 	"\x03ops\x18\x01 \x03(\v2\x18.quorate.kv.v1.OpOutcomeR\x03ops\"?\n" +
 	"\tOpOutcome\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xf4\x01\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\x92\x02\n" +
 	"\fBatchRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12#\n" +
 	"\x03ops\x18\x02 \x03(\v2\x11.quorate.kv.v1.OpR\x03ops\x12\x18\n" +
@@ -1040,7 +1067,8 @@ const file_kv_proto_rawDesc = "" +
 	"\tlow_water\x18\x05 \x01(\x04R\blowWater\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x06 \x01(\tR\tmessageId\x123\n" +
-	"\x06traces\x18\a \x03(\v2\x1b.quorate.kv.v1.TraceContextR\x06traces\"<\n" +
+	"\x06traces\x18\a \x03(\v2\x1b.quorate.kv.v1.TraceContextR\x06traces\x12\x1c\n" +
+	"\tunsampled\x18\b \x01(\bR\tunsampled\"<\n" +
 	"\fTraceContext\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\"C\n" +
@@ -1051,12 +1079,13 @@ const file_kv_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\x04R\asession\"j\n" +
 	"\rBatchResponse\x12*\n" +
 	"\x03ops\x18\x01 \x03(\v2\x18.quorate.kv.v1.OpOutcomeR\x03ops\x12-\n" +
-	"\x06leader\x18\x02 \x01(\v2\x15.quorate.kv.v1.LeaderR\x06leader\"\x92\x01\n" +
+	"\x06leader\x18\x02 \x01(\v2\x15.quorate.kv.v1.LeaderR\x06leader\"\xb0\x01\n" +
 	"\vReadRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\fR\x04keys\x12 \n" +
 	"\vconsistency\x18\x03 \x01(\rR\vconsistency\x123\n" +
-	"\x06traces\x18\x04 \x03(\v2\x1b.quorate.kv.v1.TraceContextR\x06traces\"\xc0\x01\n" +
+	"\x06traces\x18\x04 \x03(\v2\x1b.quorate.kv.v1.TraceContextR\x06traces\x12\x1c\n" +
+	"\tunsampled\x18\x05 \x01(\bR\tunsampled\"\xc0\x01\n" +
 	"\fReadResponse\x122\n" +
 	"\bversions\x18\x01 \x03(\v2\x16.quorate.kv.v1.VersionR\bversions\x12-\n" +
 	"\x06leader\x18\x02 \x01(\v2\x15.quorate.kv.v1.LeaderR\x06leader\x12!\n" +
@@ -1067,7 +1096,7 @@ const file_kv_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x12\n" +
-	"\x04time\x18\x04 \x01(\x03R\x04time\"\xc7\x01\n" +
+	"\x04time\x18\x04 \x01(\x03R\x04time\"\xe5\x01\n" +
 	"\fRangeRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\fR\x06prefix\x12\x14\n" +
@@ -1075,7 +1104,8 @@ const file_kv_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x1b\n" +
 	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\x12\x14\n" +
 	"\x05limit\x18\x06 \x01(\rR\x05limit\x12 \n" +
-	"\vconsistency\x18\a \x01(\rR\vconsistency\"\xc2\x01\n" +
+	"\vconsistency\x18\a \x01(\rR\vconsistency\x12\x1c\n" +
+	"\tunsampled\x18\b \x01(\bR\tunsampled\"\xc2\x01\n" +
 	"\rRangeResponse\x122\n" +
 	"\bversions\x18\x01 \x03(\v2\x16.quorate.kv.v1.VersionR\bversions\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +

@@ -154,10 +154,13 @@ func EncodeManifest(m *Manifest) ([]byte, error) {
 	return b, nil
 }
 
-// DecodeManifest decodes a manifest and checks it. Errors wrap storage.ErrCorrupt.
+// DecodeManifest decodes a manifest and checks it. Errors wrap storage.ErrCorrupt or storage.ErrNewer.
 func DecodeManifest(b []byte) (*Manifest, error) {
 	m, err := decodeManifest(b)
-	if err != nil {
+	switch {
+	case errors.Is(err, storage.ErrNewer):
+		return nil, fmt.Errorf("manifest: %w", err)
+	case err != nil:
 		return nil, fmt.Errorf("manifest: %w: %w", storage.ErrCorrupt, err)
 	}
 	return m, nil

@@ -2,12 +2,15 @@ package objectstore
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
 	"reflect"
 	"testing"
 
 	"quorate/node/raft"
 	"quorate/storage"
+	pb "quorate/storage/objectstore/objectstorepb"
 )
 
 func testManifest() *Manifest {
@@ -71,8 +74,8 @@ func FuzzDecodeManifest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := DecodeManifest(b)
 		if err != nil {
-			if !errors.Is(err, storage.ErrCorrupt) {
-				t.Fatalf("not ErrCorrupt: %v", err)
+			if !errors.Is(err, storage.ErrCorrupt) && !errors.Is(err, storage.ErrNewer) {
+				t.Fatalf("neither ErrCorrupt nor ErrNewer: %v", err)
 			}
 			return
 		}
@@ -88,4 +91,42 @@ func FuzzDecodeManifest(f *testing.F) {
 			t.Fatalf("not the same bytes again: %v", err)
 		}
 	})
+}
+
+// A manifest of a newer version, which is the newest one, is not passed over as if it were damaged.
+func TestManifestOfANewerVersionIsNotDamaged(t *testing.T) {
+	d := newTestDirectory()
+	upload(t, d, 10, randomBytes(1, 40<<10))
+	ref, _ := upload(t, d, 20, randomBytes(2, 40<<10))
+	m := openSnapshot(t, d, ref)
+	var newer pb.Manifest
+	if err := newer.UnmarshalVT(mustGet(t, d, ref.Name)); err != nil {
+		t.Fatal(err)
+	}
+	newer.Format = manifestFormat + 1
+	encoded, err := newer.MarshalVT()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Delete(t.Context(), ref.Name); err != nil {
+		t.Fatal(err)
+	}
+	ref = m.reference(encoded)
+	put(t, d, ref.Name, encoded)
+	for what, do := range map[string]func(ctx context.Context) error{
+		"list":   func(ctx context.Context) error { _, _, err := List(ctx, d); return err },
+		"newest": func(ctx context.Context) error { _, err := Newest(ctx, d); return err },
+		"open":   func(ctx context.Context) error { _, err := Open(ctx, d, ref); return err },
+		"verify": func(ctx context.Context) error { return Verify(ctx, d, ref, once) },
+		"fetch": func(ctx context.Context) error {
+			return Fetch(ctx, d, newTestDirectory(), ref, FetchOptions{Retry: once})
+		},
+		"save": func(ctx context.Context) error { return Save(ctx, d, ref, io.Discard, SaveOptions{Retry: once}) },
+	} {
+		err := do(t.Context())
+		var damaged *DamagedError
+		if !errors.Is(err, storage.ErrNewer) || errors.Is(err, storage.ErrCorrupt) || errors.As(err, &damaged) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 }

@@ -15,7 +15,8 @@ import (
 	"quorate/storage"
 )
 
-// Open reads a manifest and verifies it against its reference. One that is missing or damaged gives a *DamagedError.
+// Open reads a manifest and verifies it against its reference. One that is missing or damaged gives a *DamagedError; one of a newer version an error
+// that wraps storage.ErrNewer.
 func Open(ctx context.Context, blobs Blobs, ref storage.SnapshotRef) (*Manifest, error) {
 	m, _, err := open(ctx, blobs, ref)
 	return m, err
@@ -32,7 +33,7 @@ func open(ctx context.Context, blobs Blobs, ref storage.SnapshotRef) (*Manifest,
 	}
 	m, err := DecodeManifest(encoded)
 	if err != nil {
-		return nil, nil, &DamagedError{Part: ref.Name, Reason: "it cannot be read", Err: err}
+		return nil, nil, unread(ref.Name, err)
 	}
 	if m.reference(encoded) != ref {
 		return nil, nil, &DamagedError{Part: ref.Name, Reason: "it does not fit its reference"}
@@ -66,6 +67,14 @@ func asDamage(name string, err error) error {
 	return err
 }
 
+// unread says why a manifest that has its digest cannot be read: what is only too new is not damaged.
+func unread(name string, err error) error {
+	if errors.Is(err, storage.ErrNewer) {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return &DamagedError{Part: name, Reason: "it cannot be read", Err: err}
+}
+
 // parseManifest decodes a manifest that is known by its name only, which has a part of its digest.
 func parseManifest(name string, encoded []byte) (*Manifest, storage.SnapshotRef, error) {
 	digest := sha256.Sum256(encoded)
@@ -74,7 +83,7 @@ func parseManifest(name string, encoded []byte) (*Manifest, storage.SnapshotRef,
 	}
 	m, err := DecodeManifest(encoded)
 	if err != nil {
-		return nil, storage.SnapshotRef{}, &DamagedError{Part: name, Reason: "it cannot be read", Err: err}
+		return nil, storage.SnapshotRef{}, unread(name, err)
 	}
 	ref := m.reference(encoded)
 	if ref.Name != name {
@@ -91,7 +100,8 @@ type Stored struct {
 }
 
 // List returns references to the snapshots that have a manifest, newest first. Damaged manifests are not among them; they are reported
-// beside. Parts are not looked at: see Verify.
+// beside. Parts are not looked at: see Verify. One of a newer version is an error that wraps storage.ErrNewer: if it were passed over, an older
+// snapshot would be taken for the newest, and it be swept away.
 func List(ctx context.Context, blobs Blobs) (refs []storage.SnapshotRef, damaged []*DamagedError, err error) {
 	stored, damaged, err := ListStored(ctx, blobs)
 	for _, s := range stored {

@@ -26,7 +26,11 @@ const (
 func (w *world) beginCalm() {
 	w.calm.begun = true
 	w.trace.add(w.now, "CALM", -1, -1, 0, 0, nil)
-	w.after(settleTime*w.plan.engine.ElectionTimeout, w.trouble)
+	settle := settleTime * w.plan.engine.ElectionTimeout
+	if w.plan.lease.on {
+		settle *= 2 // a leader that has just been left out is missed until what was promised to it is over
+	}
+	w.after(settle, w.trouble)
 }
 
 // trouble troubles one node that the quorum can do without.

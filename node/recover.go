@@ -24,8 +24,12 @@ type Survivor struct {
 	Cluster string
 	ID      raft.NodeID
 	Dir     string
-	Logger  *slog.Logger
+	// CommandVersion is Config.CommandVersion: what the cluster used must not be newer.
+	CommandVersion uint32
+	Logger         *slog.Logger
 }
+
+func (s *Survivor) config() Config { return Config{CommandVersion: s.CommandVersion} }
 
 // Recovery says what a node's directory has, and what becomes of it.
 type Recovery struct {
@@ -45,7 +49,8 @@ type Recovery struct {
 // its own. Nodes of the old cluster cannot come back into it. What was acknowledged and this node did not have is lost. The node must not
 // run; it takes over sm and closes it. With dry it only looks.
 //
-// A Recover that was cut off goes on when it is called again.
+// A Recover that was cut off goes on when it is called again. One that does not speak what the cluster used changes nothing, and its error wraps
+// ErrUpgrade.
 func Recover(ctx context.Context, s Survivor, sm DurableStateMachine, dry bool) (r Recovery, err error) {
 	defer func() {
 		if err = errors.Join(err, sm.Close()); err != nil {
@@ -69,7 +74,7 @@ func Recover(ctx context.Context, s Survivor, sm DurableStateMachine, dry bool) 
 	if err != nil {
 		return r, fmt.Errorf("state machine: %w", err)
 	}
-	core, err := offlineCore(log, sm, applied)
+	core, err := offlineCore(s.config(), log, sm, applied)
 	if err != nil {
 		return r, err
 	}
@@ -82,8 +87,10 @@ func Recover(ctx context.Context, s Survivor, sm DurableStateMachine, dry bool) 
 		r.Begin, r.New = half, r.Old // cut off between the two last steps
 		return r, core.begin(ctx, sm, raft.MembershipAt{ID: half, Membership: raft.NewMembership(identity.Peer)})
 	}
-	if err := core.applyAll(ctx); err != nil {
-		return r, err
+	for _, f := range []func([]raft.Entry) error{core.checkEntries, core.applyBatch} { // nothing is applied if not everything can be
+		if err := core.eachUnapplied(ctx, f); err != nil {
+			return r, err
+		}
 	}
 	if err := sm.Sync(ctx); err != nil {
 		return r, fmt.Errorf("state machine: %w", err)
@@ -114,12 +121,15 @@ func openSurvivor(s Survivor) (*pebblelog.Log, error) {
 }
 
 // offlineCore applies a log without running it.
-func offlineCore(log storage.LogStore, sm DurableStateMachine, applied Applied) (*raftCore, error) {
+func offlineCore(cfg Config, log storage.LogStore, sm DurableStateMachine, applied Applied) (*raftCore, error) {
+	if _, err := cfg.settingIn(applied.System); err != nil {
+		return nil, err
+	}
 	table, err := sessions.Load(applied.System)
 	if err != nil {
 		return nil, err
 	}
-	c := &raftCore{log: log, sm: sm, sessions: table, applied: applied.Last}
+	c := &raftCore{cfg: cfg, log: log, sm: sm, sessions: table, applied: applied.Last}
 	for _, record := range applied.System {
 		if record.Key == membershipRecord {
 			if c.appliedMembership, err = decodeMembershipRecord(record); err != nil {
@@ -138,16 +148,28 @@ func (c *raftCore) membershipNow(genesis storage.Genesis) string {
 	return raft.NewMembership(genesis.Members...).String()
 }
 
-func (c *raftCore) applyAll(ctx context.Context) error {
-	for last := c.log.Last().Index; c.applied.Index < last; {
+// eachUnapplied gives f the entries that are not applied yet, in batches.
+func (c *raftCore) eachUnapplied(ctx context.Context, f func([]raft.Entry) error) error {
+	next, last := c.applied.Index+1, c.log.Last().Index
+	for next <= last {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		entries, err := c.log.Entries(nil, c.applied.Index+1, last+1, applyBatchBytes)
+		entries, err := c.log.Entries(nil, next, last+1, applyBatchBytes)
 		if err != nil {
-			return fmt.Errorf("read the log from index %d: %w", c.applied.Index+1, err)
+			return fmt.Errorf("read the log from index %d: %w", next, err)
 		}
-		if err := c.applyBatch(entries); err != nil {
+		if err := f(entries); err != nil {
+			return err
+		}
+		next += uint64(len(entries))
+	}
+	return nil
+}
+
+func (c *raftCore) checkEntries(entries []raft.Entry) error {
+	for i := range entries {
+		if err := c.cfg.checkEntry(&entries[i]); err != nil {
 			return err
 		}
 	}
@@ -171,7 +193,8 @@ func (c *raftCore) begin(ctx context.Context, sm DurableStateMachine, at raft.Me
 
 // RestoreFrom makes an empty directory the first node of a new cluster whose state is that of a snapshot: one in a backup file, or in the
 // object store when every disk was lost. It has a cluster id and an incarnation of its own, and its log begins well after the snapshot.
-// The node takes over sm, which must be empty, and closes it.
+// The node takes over sm, which must be empty, and closes it. If it does not speak what that cluster used, nothing is changed, and the error wraps
+// ErrUpgrade.
 func RestoreFrom(ctx context.Context, s Survivor, sm DurableStateMachine, from objectstore.Blobs, ref storage.SnapshotRef, maxEntryBytes uint64) (r Recovery, err error) {
 	defer func() {
 		if err = errors.Join(err, sm.Close()); err != nil {
@@ -195,6 +218,10 @@ func RestoreFrom(ctx context.Context, s Survivor, sm DurableStateMachine, from o
 	}
 	m, err := objectstore.Open(ctx, from, ref)
 	if err != nil {
+		return r, err
+	}
+	cfg := s.config()
+	if _, err := cfg.settingIn(m.Meta.System); err != nil {
 		return r, err
 	}
 	r = Recovery{Last: m.Meta.Last, Applied: m.Meta.Last, Old: m.Cluster, Membership: m.Meta.Membership.String()}

@@ -36,7 +36,9 @@ func (f *offlineFlags) open() (node.Survivor, *kv.Store, error) {
 	if err != nil {
 		return node.Survivor{}, nil, err
 	}
-	return node.Survivor{Cluster: f.cluster, ID: raft.NodeID(f.id), Dir: filepath.Join(f.dir, logDir), Logger: logger}, store, nil
+	return node.Survivor{
+		Cluster: f.cluster, ID: raft.NodeID(f.id), Dir: filepath.Join(f.dir, logDir), CommandVersion: kv.CommandVersion, Logger: logger,
+	}, store, nil
 }
 
 type shownRecovery struct {

@@ -170,3 +170,74 @@ func TestEveryDiskLostAndTheStateIsRestoredFromItsSnapshot(t *testing.T) {
 		t.Fatalf("%d %v", revision, err)
 	}
 }
+
+// What a cluster of a newer version has left is no beginning for one that is too old for it, which changes nothing of it.
+func TestNothingNewerIsRecoveredOrRestored(t *testing.T) {
+	c := startStoring(t)
+	c.members = []raft.NodeID{"n1"}
+	c.tune = func(cfg *node.Config) { cfg.CommandVersion = 1 }
+	c.start("n1")
+	ctx := within(t, 60*time.Second)
+	client := c.client()
+	if _, err := c.nodes["n1"].Wait(ctx, func(s node.Status) bool { return s.Versions.Command == 1 }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Put(ctx, "k", []byte("v")); err != nil {
+		t.Fatal(err)
+	}
+	ref, err := c.nodes["n1"].Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := objectstore.NewBucket(c.connect(), "quorate-test", c.nodes["n1"].ClusterID(), objectstore.BucketOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.nodes["n1"].stop()
+	wantUpgrade := func(id raft.NodeID, do func(old node.Survivor) error) {
+		t.Helper()
+		applied := func() node.Applied {
+			store := c.store(id)
+			defer func() { _ = store.Close() }()
+			applied, err := store.Applied()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return applied
+		}
+		before := applied()
+		if err := do(c.survivor(id)); !errors.Is(err, node.ErrUpgrade) {
+			t.Fatalf("%s: %v", id, err)
+		}
+		if after := applied(); after.Last != before.Last {
+			t.Fatalf("%s: the state went from %v to %v", id, before.Last, after.Last)
+		}
+	}
+	recoverIt := func(old node.Survivor) error {
+		_, err := node.Recover(ctx, old, c.store(old.ID), false)
+		return err
+	}
+	restoreIt := func(old node.Survivor) error {
+		_, err := node.RestoreFrom(ctx, old, c.store(old.ID), bucket, ref, 1<<20-4096)
+		return err
+	}
+	wantUpgrade("n1", recoverIt)
+	if err := os.RemoveAll(filepath.Join(c.dir, "n1", "state")); err != nil {
+		t.Fatal(err)
+	}
+	wantUpgrade("n1", recoverIt) // all of it is in the log
+	wantUpgrade("n2", restoreIt)
+	for id, do := range map[raft.NodeID]func(node.Survivor) error{"n1": recoverIt, "n2": restoreIt} {
+		upgraded := c.survivor(id)
+		upgraded.CommandVersion = 1
+		if err := do(upgraded); err != nil {
+			t.Fatalf("%s: %v", id, err)
+		}
+		c.members = nil
+		c.start(id)
+		if entry, err := client.Get(ctx, "k"); err != nil || string(entry.Value) != "v" {
+			t.Fatalf("%s: %+v %v", id, entry, err)
+		}
+		c.nodes[id].stop()
+	}
+}

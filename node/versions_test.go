@@ -221,6 +221,9 @@ func TestNodeThatWasDowngradedDoesNotStart(t *testing.T) {
 			}
 			want = append(want, c.propose("v1 second").text)
 			c.speaking(1, id)
+			if v := c.nodes[id].Versions(); c.tune != nil && v.Command != 1 { // of the state that it begins with
+				t.Fatalf("it knows of %v when it has started", v)
+			}
 			c.agree(want)
 		})
 	}

@@ -135,7 +135,7 @@ func (w *watch) end(err error) {
 }
 
 func (n *Node) initialStatus(r restored) *coreState {
-	s := &coreState{role: RoleWaiting, last: r.log.Last().Index, durable: r.log.Last().Index, committed: r.applied.Index, applied: r.applied.Index, term: n.log.Vote().Term, setting: r.settings[len(r.settings)-1]}
+	s := &coreState{role: RoleWaiting, last: r.log.Last().Index, durable: r.log.Last().Index, committed: r.applied.Index, applied: r.applied.Index, term: n.log.Vote().Term, setting: r.settings[len(r.settings)-1], versions: r.settings[0].Setting.Versions}
 	if len(r.memberships) > 0 {
 		at := r.memberships[len(r.memberships)-1]
 		s.membership, s.membershipID = at.Membership, at.ID

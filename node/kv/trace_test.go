@@ -330,7 +330,8 @@ func TestPutsInOneMessageKeepTheirTraces(t *testing.T) {
 func TestReadsOfEveryKindAreTraced(t *testing.T) {
 	c := newTracedCluster(t)
 	setup := within(t, 30*time.Second)
-	if _, err := c.client.Put(setup, "key", nil); err != nil {
+	revision, err := c.client.Put(setup, "key", nil)
+	if err != nil {
 		t.Fatal(err)
 	}
 	leader, err := c.client.Leader(setup)
@@ -340,6 +341,9 @@ func TestReadsOfEveryKindAreTraced(t *testing.T) {
 	follower := "n1"
 	if follower == leader {
 		follower = "n2"
+	}
+	if _, err := c.nodes[raft.NodeID(follower)].Wait(setup, func(s node.Status) bool { return s.AppliedIndex >= revision }); err != nil {
+		t.Fatal(err) // it reads its own state
 	}
 	lease := time.Second
 	if _, err := c.nodes[raft.NodeID(leader)].ChangeSetting(setup, node.SettingChange{Lease: &lease}); err != nil {

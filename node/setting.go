@@ -14,7 +14,7 @@ import (
 // promise to help nobody else to lead for a time after they heard from their leader, so that it can answer reads alone (ReadLease). That is why
 // nobody can take its place before, also when NATS tells at once that it is gone: a cluster has the one or the other.
 type Setting struct {
-	// ID is the log id of its entry; zero if no setting was ever changed.
+	// ID is the log id of its entry; zero if no setting was ever changed. It is another one also when the leader has raised the versions in use.
 	ID raft.LogID `json:"id"`
 	// Lease is how long a voter's promise lasts; zero for instant failover.
 	Lease time.Duration `json:"lease_ns"`

@@ -187,10 +187,10 @@ type back struct {
 }
 
 // disagrees checks that two logs are brought to agree in as many rounds as they have terms, not entries (5.3). A gap in what came is
-// no disagreement.
+// no disagreement, nor is what overtook others on the way once the leader knows where the logs agree.
 func (o *oracle) disagrees(p *process, request *raft.AppendRequest) {
 	b, visible, prev := &p.back, &p.disk.visible, request.Prev
-	if prev.Index > visible.last().Index || visible.has(prev) {
+	if prev.Index > visible.last().Index || visible.has(prev) || o.w.knowsMatch(request.Leader, p.self) {
 		return
 	}
 	switch {
@@ -215,4 +215,19 @@ func (im *image) terms() int {
 		}
 	}
 	return n
+}
+
+// knowsMatch reports whether a leader knows how far a peer's log agrees with its own.
+func (w *world) knowsMatch(leader, peer raft.Peer) bool {
+	for _, p := range w.processes {
+		if p.self != leader {
+			continue
+		}
+		for _, k := range p.workers {
+			if k.newest.Peer == peer && k.replicator.Progress().Matched.Index > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -174,8 +174,9 @@ func (trace *jaegerTrace) lacks() string {
 // findsTrace wants the whole trace of a put, with all three nodes.
 func (r *running) findsTrace(jaeger backend) {
 	last := "no trace"
-	r.mustQuorate("n1", "put traced value --timeout 60s")
 	r.eventually("whole trace of a put in Jaeger", func() bool {
+		// Anew each time: the command sends its own span once, when it ends, and the collector may not be there yet.
+		r.mustQuorate("n1", "put traced value --timeout 60s")
 		query := url.Values{"service": {"quorate"}, "operation": {"kv.put"}, "limit": {"100"}}
 		for _, trace := range ask[[]jaegerTrace](jaeger, "/api/traces", query) {
 			if last = trace.lacks(); last == "" {

@@ -413,3 +413,30 @@ func TestCloseEndsABuildThatIsUnderWay(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Several nodes that need what is purged fetch one object at the same time.
+func TestSeveralLearnersFetchOneObjectAtOnce(t *testing.T) {
+	c := newStoringCluster(t, "n1")
+	c.start("n1")
+	want := c.fill(nil, 200)
+	c.purged("n1", 100)
+	late := []raft.NodeID{"n2", "n3", "n4"}
+	c.join(late...)
+	leader := c.leader()
+	if _, err := leader.ChangeMembership(within(t, 20*time.Second), node.MembershipChange{Voters: []raft.NodeID{"n1"}, Learners: late}); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range late {
+		c.holds(id, want)
+		if c.states[id].restored == 0 {
+			t.Errorf("%s had the log although that was purged", id)
+		}
+		status, err := c.nodes[id].Wait(within(t, 20*time.Second), func(s node.Status) bool { return s.Snapshot.InstalledIndex > 0 })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if built := leader.Status().Snapshot.Index; status.Snapshot.InstalledIndex > built {
+			t.Errorf("%s installed a snapshot of %d, the leader built one of %d", id, status.Snapshot.InstalledIndex, built)
+		}
+	}
+}

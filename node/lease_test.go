@@ -49,21 +49,30 @@ func TestLeaseReadsTakeNoRoundToTheQuorum(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(spy.Close)
-	var messages atomic.Int64 // of raft, from whomever to whomever
-	if _, err := spy.Subscribe("quorate.test.raft.>", func(*nats.Msg) { messages.Add(1) }); err != nil {
+	seen, err := spy.SubscribeSync("quorate.test.raft.>") // of raft, from whomever to whomever
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := spy.Flush(); err != nil {
-		t.Fatal(err)
+	messages := func() int64 { // that the server has passed on by now
+		if err := spy.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		n, _, err := seen.Pending()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int64(n)
 	}
+	messages() // from now on, whoever publishes
 	ctx := within(t, 60*time.Second)
 	const reads = 300
 	count := func(read func()) (int64, time.Duration) {
-		before, began := messages.Load(), time.Now()
+		before, began := messages(), time.Now()
 		for range reads {
 			read()
 		}
-		return messages.Load() - before, time.Since(began)
+		took := time.Since(began)
+		return messages() - before, took
 	}
 	sent, took := count(func() {
 		index, leased, err := leader.ReadLease(ctx)

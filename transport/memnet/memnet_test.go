@@ -24,6 +24,8 @@ type pair struct {
 	a, b    *memnet.Transport
 	to      raft.Peer
 	handled atomic.Int64
+	// each is told of each one that is handled, if anybody waits; nil if not.
+	each atomic.Pointer[chan struct{}]
 }
 
 func newPair(t *testing.T) *pair {
@@ -36,6 +38,9 @@ func newPair(t *testing.T) *pair {
 	}
 	if err := p.b.Listen(func(in transport.Incoming) {
 		p.handled.Add(1)
+		if each := p.each.Load(); each != nil {
+			*each <- struct{}{}
+		}
 		in.Reply(&raft.VoteResponse{From: p.to, Term: in.Request.(*raft.VoteRequest).Term})
 	}); err != nil {
 		t.Fatal(err)
@@ -92,13 +97,18 @@ func TestRepeatedMessagesAreHandledTwiceAndAnsweredOnce(t *testing.T) {
 	p := newPair(t)
 	p.network.SetFaults(memnet.Faults{Duplicate: 1, Delay: time.Millisecond})
 	const calls = 50
+	each := make(chan struct{}, 2*calls+1)
+	p.each.Store(&each)
 	for range calls {
 		if a := p.ask(p.to, time.Minute); a.Err != nil {
 			t.Fatal(a.Err)
 		}
 	}
-	for deadline := time.Now().Add(20 * time.Second); p.handled.Load() < 2*calls; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
+	deadline := time.After(20 * time.Second)
+	for range 2 * calls {
+		select {
+		case <-each:
+		case <-deadline:
 			t.Fatalf("handled %d times", p.handled.Load())
 		}
 	}

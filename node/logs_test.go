@@ -10,12 +10,8 @@ import (
 	"testing"
 	"time"
 
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
-
 	"quorate/node"
 	"quorate/node/raft"
-	"quorate/telemetry"
 )
 
 // lines are what nodes log, each a JSON object.
@@ -125,13 +121,8 @@ func TestNoLineForEachRequest(t *testing.T) {
 
 func TestLinesOfWorkThatIsTracedNameItsTrace(t *testing.T) {
 	c := newStoringCluster(t, "n1", "n2", "n3")
-	spans := tracetest.NewInMemoryExporter()
+	spans := recordedBy(c)
 	l := c.logging(slog.LevelInfo)
-	tune := c.tune
-	c.tune = func(cfg *node.Config) {
-		tune(cfg)
-		cfg.Telemetry = telemetry.New(telemetry.Options{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))})
-	}
 	c.start("n1", "n2", "n3")
 	leader := c.leader()
 	late := c.notLeading(leader)

@@ -28,22 +28,11 @@ func TestMetricsPassTheLinterAndNodesAreReady(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer observation.end(t.Context())
+	t.Cleanup(func() { observation.end(context.WithoutCancel(t.Context())) })
 	if status, body := fetch(t, observation, "/readyz"); status != http.StatusServiceUnavailable {
 		t.Errorf("ready without any node: %d %s", status, body)
 	}
-	dir, err := ephemeralDevDir(devLayout{Format: devFormat, Cluster: "test", Nodes: []raft.NodeID{"n1", "n2", "n3"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = dir.close() }()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	c, err := startDevCluster(ctx, dir, 0, 1<<20, observation, logger)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = c.close(context.WithoutCancel(ctx)) }()
+	ctx, c := startMeasured(t, observation)
 	leader, err := c.waitReady(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -98,19 +87,8 @@ func TestExemplarsLinkHistogramsToTraces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer observation.end(t.Context())
-	dir, err := ephemeralDevDir(devLayout{Format: devFormat, Cluster: "test", Nodes: []raft.NodeID{"n1", "n2", "n3"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = dir.close() }()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	c, err := startDevCluster(ctx, dir, 0, 1<<20, observation, logger)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = c.close(context.WithoutCancel(ctx)) }()
+	t.Cleanup(func() { observation.end(context.WithoutCancel(t.Context())) })
+	ctx, c := startMeasured(t, observation)
 	if _, err := c.waitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -135,6 +113,24 @@ func TestExemplarsLinkHistogramsToTraces(t *testing.T) {
 	if !exemplar.MatchString(body) {
 		t.Errorf("no exemplar of trace %v in\n%s", root.SpanContext().TraceID(), body)
 	}
+}
+
+// startMeasured starts three nodes in this process, whose metrics are served.
+func startMeasured(t *testing.T, observation *observation) (context.Context, *devCluster) {
+	t.Helper()
+	dir, err := ephemeralDevDir(devLayout{Format: devFormat, Cluster: "test", Nodes: []raft.NodeID{"n1", "n2", "n3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = dir.close() })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	c, err := startDevCluster(ctx, dir, 0, 1<<20, observation, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.close(context.WithoutCancel(ctx)) })
+	return ctx, c
 }
 
 // fetch gets a page, with a header if one is given.

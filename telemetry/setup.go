@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -43,8 +44,8 @@ type SetupOptions struct {
 
 // Providers are what Setup made.
 type Providers struct {
-	Tracer *sdktrace.TracerProvider
-	Meter  *sdkmetric.MeterProvider
+	Recorder *Recorder
+	Meter    *sdkmetric.MeterProvider
 	// Telemetry records to them.
 	Telemetry *Telemetry
 }
@@ -56,11 +57,15 @@ func Setup(ctx context.Context, o SetupOptions) (*Providers, error) {
 	if o.Service == "" {
 		o.Service = "quorate"
 	}
+	batches, err := batchOptions()
+	if err != nil {
+		return nil, fmt.Errorf("telemetry: %w", err)
+	}
 	res, err := o.resource(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("telemetry: resource: %w", err)
 	}
-	traces := []sdktrace.TracerProviderOption{sdktrace.WithResource(res)}
+	processors := slices.Clone(o.Processors)
 	exports := asked("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 	if exports {
 		exporter, err := autoexport.NewSpanExporter(ctx)
@@ -68,7 +73,7 @@ func Setup(ctx context.Context, o SetupOptions) (*Providers, error) {
 			return nil, fmt.Errorf("telemetry: exporter of spans (OTEL_TRACES_EXPORTER=%s): %w", os.Getenv("OTEL_TRACES_EXPORTER"), err)
 		}
 		if exports = !autoexport.IsNoneSpanExporter(exporter); exports {
-			traces = append(traces, sdktrace.WithBatcher(exporter))
+			processors = append(processors, NewBatcher(exporter, batches))
 		}
 	}
 	ratio := 0.0
@@ -77,21 +82,13 @@ func Setup(ctx context.Context, o SetupOptions) (*Providers, error) {
 			return nil, fmt.Errorf("telemetry: %w", err)
 		}
 	}
-	roots := sdktrace.AlwaysSample() // of which Telemetry begins few enough
-	if ratio == 0 {
-		roots = sdktrace.NeverSample()
-	}
-	traces = append(traces, sdktrace.WithSampler(sdktrace.ParentBased(roots)))
-	for _, p := range o.Processors {
-		traces = append(traces, sdktrace.WithSpanProcessor(p))
-	}
-	p := &Providers{Tracer: sdktrace.NewTracerProvider(traces...)}
+	p := &Providers{Recorder: NewRecorder(res, processors...)}
 	metrics := []sdkmetric.Option{sdkmetric.WithResource(res)}
 	readers := 0
 	if asked("OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") {
 		reader, err := autoexport.NewMetricReader(ctx)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("telemetry: exporter of metrics (OTEL_METRICS_EXPORTER=%s): %w", os.Getenv("OTEL_METRICS_EXPORTER"), err), p.Tracer.Shutdown(ctx))
+			return nil, errors.Join(fmt.Errorf("telemetry: exporter of metrics (OTEL_METRICS_EXPORTER=%s): %w", os.Getenv("OTEL_METRICS_EXPORTER"), err), p.Recorder.Shutdown(ctx))
 		}
 		if !autoexport.IsNoneMetricReader(reader) {
 			metrics = append(metrics, sdkmetric.WithReader(reader))
@@ -101,13 +98,13 @@ func Setup(ctx context.Context, o SetupOptions) (*Providers, error) {
 	if o.Registerer != nil {
 		reader, err := prometheus.New(prometheus.WithRegisterer(o.Registerer))
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("telemetry: metrics for Prometheus: %w", err), p.Tracer.Shutdown(ctx))
+			return nil, errors.Join(fmt.Errorf("telemetry: metrics for Prometheus: %w", err), p.Recorder.Shutdown(ctx))
 		}
 		metrics = append(metrics, sdkmetric.WithReader(reader))
 		readers++
 	}
 	p.Meter = sdkmetric.NewMeterProvider(metrics...)
-	options := Options{TracerProvider: p.Tracer, NoRoots: ratio == 0, RootRatio: ratio, Logger: o.Logger}
+	options := Options{Recorder: p.Recorder, NoRoots: ratio == 0, RootRatio: ratio, Logger: o.Logger}
 	if readers > 0 {
 		options.MeterProvider = p.Meter
 	}
@@ -117,7 +114,7 @@ func Setup(ctx context.Context, o SetupOptions) (*Providers, error) {
 
 // Shutdown exports what is left and ends the exporters. It blocks until that is done or the context ends.
 func (p *Providers) Shutdown(ctx context.Context) error {
-	return errors.Join(p.Tracer.Shutdown(ctx), p.Meter.Shutdown(ctx))
+	return errors.Join(p.Recorder.Shutdown(ctx), p.Meter.Shutdown(ctx))
 }
 
 func (o *SetupOptions) resource(ctx context.Context) (*resource.Resource, error) {

@@ -39,13 +39,6 @@ func (s Span) Set(attributes ...attribute.KeyValue) {
 	}
 }
 
-// Event adds something that happened.
-func (s Span) Event(name string, attributes ...attribute.KeyValue) {
-	if s.span != nil {
-		s.span.AddEvent(name, trace.WithAttributes(attributes...))
-	}
-}
-
 // Link says that the span has to do with another trace.
 func (s Span) Link(to trace.SpanContext) {
 	if s.span != nil && to.IsValid() {
@@ -63,7 +56,10 @@ func (s Span) End(at time.Time, err error) {
 		s.span.SetStatus(codes.Error, err.Error())
 	}
 	if at.IsZero() {
-		s.span.End()
+		at = time.Now()
+	}
+	if own, ok := s.span.(*recorded); ok {
+		own.finish(at)
 		return
 	}
 	s.span.End(trace.WithTimestamp(at))

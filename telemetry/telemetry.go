@@ -21,7 +21,9 @@ const GoroutineKey = attribute.Key("quorate.goroutine")
 
 // Options say where spans and metrics go. The zero value is off.
 type Options struct {
-	// TracerProvider gets the spans; nil for none.
+	// Recorder gets the spans; nil for none.
+	Recorder *Recorder
+	// TracerProvider makes the spans in place of a Recorder, for a program that has one. That costs more.
 	TracerProvider trace.TracerProvider
 	// MeterProvider gets the metrics; nil for none.
 	MeterProvider metric.MeterProvider
@@ -37,7 +39,8 @@ type Options struct {
 
 // Telemetry records what happens. It is safe from several goroutines, and off when it is nil.
 type Telemetry struct {
-	tracer           trace.Tracer
+	recorder         *Recorder
+	tracer           trace.Tracer // if there is no recorder
 	meter            metric.Meter
 	traces, measures bool
 	roots            bool
@@ -47,7 +50,8 @@ type Telemetry struct {
 
 // New returns what records to the providers of the options.
 func New(o Options) *Telemetry {
-	t := &Telemetry{traces: o.TracerProvider != nil, measures: o.MeterProvider != nil, roots: o.TracerProvider != nil && !o.NoRoots, ratio: o.RootRatio, logger: o.Logger}
+	traces := o.Recorder != nil || o.TracerProvider != nil
+	t := &Telemetry{recorder: o.Recorder, traces: traces, measures: o.MeterProvider != nil, roots: traces && !o.NoRoots, ratio: o.RootRatio, logger: o.Logger}
 	if o.TracerProvider == nil {
 		o.TracerProvider = tracenoop.NewTracerProvider()
 	}
@@ -106,6 +110,9 @@ func Unsampled() trace.SpanContext {
 func (t *Telemetry) Begin(parent trace.SpanContext, name, goroutine string, at time.Time, options ...trace.SpanStartOption) Span {
 	if t == nil || !t.traces || (parent.IsValid() && !parent.IsSampled()) || (!parent.IsValid() && !t.roots) {
 		return Span{}
+	}
+	if t.recorder != nil {
+		return Span{span: t.recorder.begin(parent, name, goroutine, at, options)}
 	}
 	if !at.IsZero() {
 		options = append(options, trace.WithTimestamp(at))

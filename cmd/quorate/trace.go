@@ -103,14 +103,14 @@ func (a *app) trace(ctx context.Context, flags *clientFlags, operation func(cont
 		return err
 	}
 	// The OTEL_* variables are not asked: a trace that a person asks for is always sampled, and goes to the person.
-	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter), sdktrace.WithSampler(sdktrace.AlwaysSample()),
-		sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", "quorate-client"), telemetry.ClusterKey.String(l.cluster))))
-	client, err := kv.NewClient(l.conn, l.cluster, kv.WithMessageIDs(), kv.WithTelemetry(telemetry.New(telemetry.Options{TracerProvider: provider})))
+	recorder := telemetry.NewRecorder(resource.NewSchemaless(attribute.String("service.name", "quorate-client"), telemetry.ClusterKey.String(l.cluster)),
+		sdktrace.NewSimpleSpanProcessor(exporter))
+	client, err := kv.NewClient(l.conn, l.cluster, kv.WithMessageIDs(), kv.WithTelemetry(telemetry.New(telemetry.Options{Recorder: recorder})))
 	if err != nil {
 		return fmt.Errorf("client of cluster %s: %w", l.cluster, err)
 	}
 	result, failure := operation(spanwire.Ask(asking), client)
-	if err := errors.Join(client.Close(), provider.ForceFlush(asking)); err != nil && failure == nil {
+	if err := errors.Join(client.Close(), recorder.Shutdown(asking)); err != nil && failure == nil {
 		return fmt.Errorf("close the client: %w", err)
 	}
 	if failure != nil && isUnavailable(failure) {

@@ -28,15 +28,16 @@ type tracedCluster struct {
 	*cluster
 	// spans are where they go: an exporter to memory, or a receiver.
 	spans  interface{ GetSpans() tracetest.SpanStubs }
-	tracer *sdktrace.TracerProvider // the client's
+	caller *telemetry.Telemetry // of the client's user
 	client *kv.Client
 }
 
 func newTracedCluster(t *testing.T) *tracedCluster {
 	t.Helper()
 	spans := tracetest.NewInMemoryExporter()
-	return startTracedCluster(t, spans, func(name string) *sdktrace.TracerProvider {
-		return sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans), sdktrace.WithResource(resource.NewSchemaless(telemetry.NodeKey.String(name))))
+	return startTracedCluster(t, spans, func(name string) telemetry.Options {
+		of := resource.NewSchemaless(telemetry.NodeKey.String(name))
+		return telemetry.Options{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans), sdktrace.WithResource(of))}
 	})
 }
 
@@ -47,7 +48,7 @@ func newExportingCluster(t *testing.T) *tracedCluster {
 	for name, value := range receiver.Environment() {
 		t.Setenv(name, value)
 	}
-	return startTracedCluster(t, receiver, func(name string) *sdktrace.TracerProvider {
+	return startTracedCluster(t, receiver, func(name string) telemetry.Options {
 		p, err := telemetry.Setup(t.Context(), telemetry.SetupOptions{Cluster: "test", Node: name})
 		if err != nil {
 			t.Fatal(err)
@@ -57,35 +58,40 @@ func newExportingCluster(t *testing.T) *tracedCluster {
 				t.Error(err)
 			}
 		})
-		return p.Tracer
+		return telemetry.Options{Recorder: p.Recorder}
 	})
 }
 
-func startTracedCluster(t *testing.T, spans interface{ GetSpans() tracetest.SpanStubs }, provider func(name string) *sdktrace.TracerProvider) *tracedCluster {
+func startTracedCluster(t *testing.T, spans interface{ GetSpans() tracetest.SpanStubs }, recording func(name string) telemetry.Options) *tracedCluster {
 	t.Helper()
-	c := &tracedCluster{spans: spans, tracer: provider("client")}
+	below := func(name string) *telemetry.Telemetry { // what is sampled
+		o := recording(name)
+		o.NoRoots = true
+		return telemetry.New(o)
+	}
+	c := &tracedCluster{spans: spans, caller: telemetry.New(recording("client"))}
 	c.cluster = startCluster(t)
 	c.members = []raft.NodeID{"n1", "n2", "n3"}
 	c.tune = func(config *node.Config) {
 		// A leader that has lost its followers takes what it is sent for as long.
 		config.HeartbeatInterval, config.ElectionTimeout = 50*time.Millisecond, 3*time.Second
-		config.Telemetry = telemetry.New(telemetry.Options{TracerProvider: provider(string(config.ID)), NoRoots: true})
+		config.Telemetry = below(string(config.ID))
 	}
 	for _, id := range c.members {
 		c.start(id)
 	}
 	c.nodes["n1"].elects(t)
-	c.client = c.cluster.client(kv.WithTelemetry(telemetry.New(telemetry.Options{TracerProvider: c.tracer, NoRoots: true})))
+	c.client = c.cluster.client(kv.WithTelemetry(below("client")))
 	return c
 }
 
 // trace runs f below the root of a new trace.
 func (c *tracedCluster) trace(f func(context.Context)) trace.TraceID {
 	c.t.Helper()
-	ctx, root := c.tracer.Tracer("test").Start(within(c.t, 30*time.Second), "test")
-	f(ctx)
-	root.End()
-	return root.SpanContext().TraceID()
+	root := c.caller.Begin(trace.SpanContext{}, "test", "test", time.Time{})
+	f(root.In(within(c.t, 30*time.Second)))
+	root.End(time.Time{}, nil)
+	return root.Context().TraceID()
 }
 
 // of returns the spans of a trace that have ended.
@@ -201,7 +207,7 @@ func onePut(t *testing.T, c *tracedCluster) {
 	tree := c.await(id, map[string]int{"test": 1, "kv.put!": 1, "raft.replicate": 2, "raft.append_entries": 2, "raft.append": 3, "raft.queue": 3, "raft.apply": 1})
 	leader := nodeOf(tree.named("raft.propose")[0])
 	want := []string{
-		"nothing test at client ()",
+		"nothing test at client (test)",
 		"test at client kv.put? at client (client)",
 		"kv.put? at client kv.put! at LEADER (kv service)",
 		"kv.put! at LEADER raft.propose at LEADER (caller)",
@@ -269,7 +275,7 @@ func TestGetIsOneTrace(t *testing.T) {
 	want := []string{
 		"kv.get! at " + leader + " raft.read at " + leader + " (caller)",
 		"kv.get? at client kv.get! at " + leader + " (kv service)",
-		"nothing test at client ()",
+		"nothing test at client (test)",
 		"raft.read at " + leader + " raft.queue at " + leader + " (RaftCore)",
 		"test at client kv.get? at client (client)",
 	}
@@ -382,7 +388,7 @@ func TestReadsOfEveryKindAreTraced(t *testing.T) {
 			})
 			tree := c.await(id, map[string]int{"test": 1, tc.span + "?": 1, tc.span + "!": 1})
 			at := nodeOf(tree.named(tc.span + "!")[0])
-			want := append(tc.want, "nothing test at client ()", "test at client "+tc.span+"? at client (client)",
+			want := append(tc.want, "nothing test at client (test)", "test at client "+tc.span+"? at client (client)",
 				tc.span+"? at client "+tc.span+"! at "+at+" (kv service)")
 			for _, row := range want {
 				row = strings.NewReplacer("LEADER", leader, "FOLLOWER", follower).Replace(row)
@@ -418,12 +424,12 @@ func TestTraceContextSurvivesALeaderChange(t *testing.T) {
 			c.nodes[id].stop()
 		}
 	}
-	ctx, root := c.tracer.Tracer("test").Start(setup, "test")
-	id := root.SpanContext().TraceID()
+	root := c.caller.Begin(trace.SpanContext{}, "test", "test", time.Time{})
+	ctx, id := root.In(setup), root.Context().TraceID()
 	done := make(chan error, 1)
 	go func() {
 		_, err := c.client.Put(ctx, "key", []byte("value"))
-		root.End()
+		root.End(time.Time{}, nil)
 		done <- err
 	}()
 	taken := c.await(id, map[string]int{"raft.queue": 1})

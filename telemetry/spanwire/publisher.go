@@ -11,6 +11,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"quorate/telemetry"
 )
 
 const (
@@ -18,8 +20,6 @@ const (
 	publishInterval = 50 * time.Millisecond
 	// publishTimeout is how long one publication may take before it is given up.
 	publishTimeout = 2 * time.Second
-	// queueLength is how many spans wait at most; more are dropped.
-	queueLength = 2048
 )
 
 // Subject is where the spans of a cluster are published.
@@ -27,7 +27,7 @@ func Subject(prefix, cluster string) string { return prefix + "." + cluster + ".
 
 // Publisher is a span processor that publishes the spans that were asked for. It never blocks who ends a span, and is safe from several
 // goroutines.
-type Publisher struct{ batches sdktrace.SpanProcessor }
+type Publisher struct{ batches *telemetry.Batcher }
 
 // NewPublisher publishes on a connection, which stays the caller's and must live until Shutdown. Error: the exporter cannot start.
 func NewPublisher(ctx context.Context, conn *nats.Conn, subject string) (*Publisher, error) {
@@ -35,8 +35,7 @@ func NewPublisher(ctx context.Context, conn *nats.Conn, subject string) (*Publis
 	if err != nil {
 		return nil, fmt.Errorf("spans over NATS: %w", err)
 	}
-	return &Publisher{batches: sdktrace.NewBatchSpanProcessor(exporter,
-		sdktrace.WithBatchTimeout(publishInterval), sdktrace.WithExportTimeout(publishTimeout), sdktrace.WithMaxQueueSize(queueLength))}, nil
+	return &Publisher{batches: telemetry.NewBatcher(exporter, telemetry.BatchOptions{Delay: publishInterval, Timeout: publishTimeout})}, nil
 }
 
 // OnStart does nothing.

@@ -1,0 +1,198 @@
+package telemetry
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/sdk/instrumentation"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+)
+
+// Recorder makes spans and gives them to processors when they have ended. It does for a Telemetry what a tracer of the OpenTelemetry SDK does, at
+// a fraction of the price: Telemetry has decided what is sampled, and knows the parent and the times, so that nothing is looked up in a context,
+// asked of a sampler or copied. RaftCore makes most of the spans, and whoever waits for RaftCore waits for these too.
+//
+// Processors are told of the end of a span only. A Recorder is safe from several goroutines.
+type Recorder struct {
+	resource   *resource.Resource
+	processors []sdktrace.SpanProcessor
+}
+
+// NewRecorder returns a Recorder whose spans are of a resource.
+func NewRecorder(of *resource.Resource, processors ...sdktrace.SpanProcessor) *Recorder {
+	return &Recorder{resource: of, processors: slices.Clone(processors)}
+}
+
+// Shutdown shuts the processors down, and blocks until that is done or the context ends.
+func (r *Recorder) Shutdown(ctx context.Context) error {
+	var errs []error
+	for _, p := range r.processors {
+		errs = append(errs, p.Shutdown(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// maxLinks is how many links a span keeps; the others are counted. It is the default of the OpenTelemetry specification.
+const maxLinks = 128
+
+// begin begins a span below a parent, or the root of a trace if that is not valid.
+func (r *Recorder) begin(parent trace.SpanContext, name, goroutine string, at time.Time, options []trace.SpanStartOption) *recorded {
+	if at.IsZero() {
+		at = time.Now()
+	}
+	s := &recorded{recorder: r, name: name, parent: parent, start: at, kind: trace.SpanKindInternal}
+	id := trace.SpanContextConfig{TraceID: parent.TraceID(), TraceFlags: parent.TraceFlags() | trace.FlagsSampled, TraceState: parent.TraceState()}
+	if !parent.IsValid() {
+		s.parent = trace.SpanContext{}
+		binary.BigEndian.PutUint64(id.TraceID[:8], rand.Uint64())
+		binary.BigEndian.PutUint64(id.TraceID[8:], 1+rand.Uint64N(1<<64-1)) // zero is no id
+	}
+	binary.BigEndian.PutUint64(id.SpanID[:], 1+rand.Uint64N(1<<64-1))
+	s.context = trace.NewSpanContext(id)
+	if len(options) > 0 {
+		o := trace.NewSpanStartConfig(options...)
+		s.kind = trace.ValidateSpanKind(o.SpanKind())
+		s.attributes = append(make([]attribute.KeyValue, 0, len(o.Attributes())+2), o.Attributes()...)
+		for _, link := range o.Links() {
+			s.AddLink(link)
+		}
+	}
+	s.attributes = append(s.attributes, GoroutineKey.String(goroutine))
+	return s
+}
+
+// recorded is a span of a Recorder: for who makes it, and for the processors, once it has ended.
+type recorded struct {
+	tracenoop.Span        // what is not needed of a span
+	sdktrace.ReadOnlySpan // nil, for the method that keeps others from being one: all others are here
+
+	recorder        *Recorder
+	name            string
+	context, parent trace.SpanContext
+	kind            trace.SpanKind
+	start           time.Time
+
+	mu         sync.Mutex // guards all below, which do not change any more once the span has ended
+	end        time.Time
+	attributes []attribute.KeyValue
+	links      []sdktrace.Link
+	unlinked   int
+	events     []sdktrace.Event
+	status     sdktrace.Status
+}
+
+// finish ends the span at a time, unless it has ended.
+func (s *recorded) finish(at time.Time) {
+	s.mu.Lock()
+	if !s.end.IsZero() {
+		s.mu.Unlock()
+		return
+	}
+	s.end = at
+	s.mu.Unlock()
+	for _, p := range s.recorder.processors {
+		p.OnEnd(s)
+	}
+}
+
+// change changes the span, unless it has ended.
+func (s *recorded) change(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end.IsZero() {
+		change()
+	}
+}
+
+// The span as who makes it sees it.
+
+func (s *recorded) SpanContext() trace.SpanContext { return s.context }
+
+func (s *recorded) IsRecording() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.end.IsZero()
+}
+
+func (s *recorded) End(options ...trace.SpanEndOption) {
+	at := time.Now()
+	if o := trace.NewSpanEndConfig(options...); !o.Timestamp().IsZero() {
+		at = o.Timestamp()
+	}
+	s.finish(at)
+}
+
+func (s *recorded) SetAttributes(attributes ...attribute.KeyValue) {
+	s.change(func() {
+		for _, a := range attributes {
+			if at := slices.IndexFunc(s.attributes, func(b attribute.KeyValue) bool { return b.Key == a.Key }); at >= 0 {
+				s.attributes[at] = a
+				continue
+			}
+			s.attributes = append(s.attributes, a)
+		}
+	})
+}
+
+func (s *recorded) AddLink(link trace.Link) {
+	s.change(func() {
+		if len(s.links) == maxLinks {
+			s.unlinked++
+			return
+		}
+		s.links = append(s.links, sdktrace.Link{SpanContext: link.SpanContext, Attributes: link.Attributes})
+	})
+}
+
+func (s *recorded) AddEvent(name string, options ...trace.EventOption) {
+	o := trace.NewEventConfig(options...)
+	s.change(func() {
+		s.events = append(s.events, sdktrace.Event{Name: name, Attributes: o.Attributes(), Time: o.Timestamp()})
+	})
+}
+
+// RecordError adds the event that the conventions have for errors.
+func (s *recorded) RecordError(err error, options ...trace.EventOption) {
+	s.AddEvent("exception", append(options, trace.WithAttributes(
+		attribute.String("exception.type", fmt.Sprintf("%T", err)), attribute.String("exception.message", err.Error())))...)
+}
+
+func (s *recorded) SetStatus(code codes.Code, description string) {
+	s.change(func() { s.status = sdktrace.Status{Code: code, Description: description} })
+}
+
+// The span as processors see it, who get it when it does not change any more.
+
+func (s *recorded) Name() string                     { return s.name }
+func (s *recorded) Parent() trace.SpanContext        { return s.parent }
+func (s *recorded) SpanKind() trace.SpanKind         { return s.kind }
+func (s *recorded) StartTime() time.Time             { return s.start }
+func (s *recorded) EndTime() time.Time               { return s.end }
+func (s *recorded) Attributes() []attribute.KeyValue { return s.attributes }
+func (s *recorded) Links() []sdktrace.Link           { return s.links }
+func (s *recorded) Events() []sdktrace.Event         { return s.events }
+func (s *recorded) Status() sdktrace.Status          { return s.status }
+func (s *recorded) Resource() *resource.Resource     { return s.recorder.resource }
+func (s *recorded) DroppedAttributes() int           { return 0 }
+func (s *recorded) DroppedLinks() int                { return s.unlinked }
+func (s *recorded) DroppedEvents() int               { return 0 }
+func (s *recorded) ChildSpanCount() int              { return 0 }
+
+func (s *recorded) InstrumentationScope() instrumentation.Scope {
+	return instrumentation.Scope{Name: Scope}
+}
+
+func (s *recorded) InstrumentationLibrary() instrumentation.Library { //nolint:staticcheck // the interface has it
+	return s.InstrumentationScope()
+}

@@ -38,6 +38,7 @@ type raftCore struct {
 	syncing chan<- syncItem
 	// The newest write made, and the newest that is durable; see congested.
 	writtenSeq, durableSeq uint64
+	batching               batching
 
 	workers map[uint64]*workerHandle
 	group   *sync.WaitGroup
@@ -113,12 +114,21 @@ func (c *raftCore) run(ctx context.Context) error {
 			return err
 		}
 		c.noteHeard()
-		if c.switches.NoTicks {
-			timer.Stop()
-		} else {
-			timer.Reset(time.Until(c.engine.Deadline()))
-		}
+		c.set(timer, time.Now())
 	}
+}
+
+// set has the timer wake the loop for whatever comes first.
+func (c *raftCore) set(timer *time.Timer, now time.Time) {
+	deadline, gathers := c.engine.Deadline(), c.awaitingQuorum(now)
+	switch {
+	case gathers && (c.switches.NoTicks || c.batching.until.Before(deadline)):
+		deadline = c.batching.until
+	case c.switches.NoTicks:
+		timer.Stop()
+		return
+	}
+	timer.Reset(deadline.Sub(now))
 }
 
 func (c *raftCore) noteHeard() {
@@ -139,7 +149,7 @@ func (c *raftCore) receive(ctx context.Context, timer *time.Timer) bool {
 	if c.congested() {
 		api, rpc = nil, nil
 	}
-	if c.backlogged() || c.awaitingSync() || c.engine.Transferring() {
+	if c.backlogged() || c.awaitingSync() || c.awaitingQuorum(time.Now()) || c.engine.Transferring() {
 		api = nil
 	}
 	if c.mustApply() { // there is work already: take what is here and do not wait
@@ -179,9 +189,13 @@ func (c *raftCore) receive(ctx context.Context, timer *time.Timer) bool {
 // congested: the disk is far behind; more writes would block the loop itself.
 func (c *raftCore) congested() bool { return c.writtenSeq-c.durableSeq >= maxUnsynced }
 
-// awaitingSync: a write is on its way to the disk. Users' requests gather meanwhile and become one larger write, which is what makes
-// an fsync for each batch affordable; more and smaller writes would only keep the disk busy.
+// awaitingSync: a write is on its way to the disk; see batching.
 func (c *raftCore) awaitingSync() bool { return c.writtenSeq > c.durableSeq }
+
+// awaitingQuorum: much was proposed and is about to be committed; see batching.
+func (c *raftCore) awaitingQuorum(now time.Time) bool {
+	return c.engine.Role() == raft.Leader && c.batching.waits(c.engine.LastLogID().Index-c.engine.Commit(), now)
+}
 
 // backlogged: so much is proposed and not yet committed that users must wait.
 func (c *raftCore) backlogged() bool { return c.proposals.bytes >= c.cfg.MaxUncommittedBytes }
@@ -205,6 +219,7 @@ func (c *raftCore) step() error {
 	if d.durable.value > c.durableSeq {
 		c.metrics.waited(channelDurable, d.durable.sent, now)
 		c.durableSeq = d.durable.value
+		c.batching.synced(now)
 		c.engine.Durable(now, c.durableSeq)
 	}
 	for i := range d.progress {
@@ -398,6 +413,7 @@ func (c *raftCore) write(w *raft.Write) error {
 		return fmt.Errorf("write the log: %w", err)
 	}
 	c.writtenSeq = w.Seq
+	c.batching.wrote(began)
 	c.syncing <- syncItem{seq: w.Seq, commit: commit, began: began, entries: len(w.Append), trace: span} // has room for more than maxUnsynced
 	return nil
 }

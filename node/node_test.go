@@ -196,6 +196,38 @@ func TestCloseAnswersWhatWaits(t *testing.T) {
 	}
 }
 
+// A leader whose quorum does not answer goes on writing what it is given: many proposals gather while a quorum is waited for, and no longer than
+// the disk took. Nothing but that wait ends here: the timers of Raft are off.
+func TestManyProposalsDoNotWaitForAQuorumThatIsFarAway(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	c.start("n1", "n2", "n3")
+	leader := c.leader()
+	if err := leader.Switch(within(t, 10*time.Second), node.Switches{NoTicks: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range c.members {
+		if id != leader.Config().ID {
+			c.stop(id)
+		}
+	}
+	begun := leader.Status()
+	const each = 100
+	for round := range uint64(3) {
+		for range each {
+			if _, err := leader.Submit([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := begun.LastIndex + (round+1)*each
+		if s, err := leader.Wait(within(t, 10*time.Second), func(s node.Status) bool { return s.LastIndex >= want }); err != nil {
+			t.Fatalf("round %d: the leader's log ends at %d, want %d: %v", round, s.LastIndex, want, err)
+		}
+	}
+	if s := leader.Status(); s.CommittedIndex != begun.CommittedIndex || s.Role != node.RoleLeader {
+		t.Errorf("the leader without followers is %s, and committed %d to %d", s.Role, begun.CommittedIndex, s.CommittedIndex)
+	}
+}
+
 func TestTooLargeCommandIsRefusedWithTheLimit(t *testing.T) {
 	c := newCluster(t, "n1")
 	c.start("n1")

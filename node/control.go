@@ -19,7 +19,7 @@ func (n *Node) appendOwn(ctx context.Context, name string, f func(c *raftCore) (
 		p.trace = beginPending(n.cfg.Telemetry, parent, name)
 	}
 	id, err := inCore(ctx, n, func(c *raftCore) (raft.LogID, error) {
-		c.tracing.took(p.trace, time.Now())
+		c.tracing.took(p, time.Now())
 		id, err := f(c)
 		switch {
 		case err != nil:

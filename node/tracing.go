@@ -27,7 +27,9 @@ const (
 // belongs to whoever has that.
 type pendingTrace struct {
 	telemetry *telemetry.Telemetry
-	span      telemetry.Span // raft.propose or raft.read
+	parent    trace.SpanContext
+	name      string         // raft.propose or raft.read
+	span      telemetry.Span // see begin
 	sent      time.Time      // into the channel
 	taken     time.Time      // out of it, by RaftCore
 	id        raft.LogID
@@ -58,14 +60,18 @@ func (r *request) trace(n *Node, parent trace.SpanContext) {
 	r.pending.trace = beginPending(t, parent, name)
 }
 
-// beginPending begins the span of a caller who waits for RaftCore; nil if it is not sampled.
+// beginPending notes that the span of a caller who waits for RaftCore begins.
 func beginPending(t *telemetry.Telemetry, parent trace.SpanContext, name string) *pendingTrace {
-	now := time.Now()
-	span := t.Begin(parent, name, onCaller, now)
-	if !span.Sampled() {
-		return nil
+	return &pendingTrace{telemetry: t, parent: parent, name: name, sent: time.Now()}
+}
+
+// begin makes the span, and reports whether it is sampled. RaftCore makes it and not the caller, who would come too late for a write that others
+// share.
+func (t *pendingTrace) begin() bool {
+	if !t.span.Sampled() {
+		t.span = t.telemetry.Begin(t.parent, t.name, onCaller, t.sent)
 	}
-	return &pendingTrace{telemetry: t, span: span, sent: now}
+	return t.span.Sampled()
 }
 
 // context is the span's, or the zero one if there is none.
@@ -78,7 +84,7 @@ func (t *pendingTrace) context() trace.SpanContext {
 
 // end ends the span with the outcome.
 func (t *pendingTrace) end(result Result, err error) {
-	if t == nil {
+	if t == nil || !t.begin() {
 		return
 	}
 	if err == nil && result.ID.Index > 0 {
@@ -150,14 +156,18 @@ func newTracing(t *telemetry.Telemetry, self raft.NodeID) tracing {
 // queued notes that RaftCore has taken users' requests from their channel.
 func (t *tracing) queued(requests []request, now time.Time) {
 	for _, r := range requests {
-		t.took(r.pending.trace, now)
+		t.took(r.pending, now)
 	}
 }
 
-func (t *tracing) took(p *pendingTrace, now time.Time) {
-	if p != nil {
-		p.taken = now
-		p.record("raft.queue", p.sent, now)
+func (t *tracing) took(p *Pending, now time.Time) {
+	switch {
+	case p.trace == nil:
+	case !p.trace.begin():
+		p.trace = nil
+	default:
+		p.trace.taken = now
+		p.trace.record("raft.queue", p.trace.sent, now)
 	}
 }
 

@@ -193,6 +193,7 @@ func (s *recorded) InstrumentationScope() instrumentation.Scope {
 	return instrumentation.Scope{Name: Scope}
 }
 
-func (s *recorded) InstrumentationLibrary() instrumentation.Library { //nolint:staticcheck // the interface has it
+//lint:ignore SA1019 the interface has it
+func (s *recorded) InstrumentationLibrary() instrumentation.Library {
 	return s.InstrumentationScope()
 }

@@ -66,20 +66,19 @@ func Setup(ctx context.Context, o SetupOptions) (*Providers, error) {
 		return nil, fmt.Errorf("telemetry: resource: %w", err)
 	}
 	processors := slices.Clone(o.Processors)
-	exports := asked("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-	if exports {
+	ratio := 0.0
+	if asked("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
+		if ratio, err = rootRatio(); err != nil {
+			return nil, fmt.Errorf("telemetry: %w", err)
+		}
 		exporter, err := autoexport.NewSpanExporter(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("telemetry: exporter of spans (OTEL_TRACES_EXPORTER=%s): %w", os.Getenv("OTEL_TRACES_EXPORTER"), err)
 		}
-		if exports = !autoexport.IsNoneSpanExporter(exporter); exports {
+		if autoexport.IsNoneSpanExporter(exporter) {
+			ratio = 0
+		} else {
 			processors = append(processors, NewBatcher(exporter, batches))
-		}
-	}
-	ratio := 0.0
-	if exports {
-		if ratio, err = rootRatio(); err != nil {
-			return nil, fmt.Errorf("telemetry: %w", err)
 		}
 	}
 	p := &Providers{Recorder: NewRecorder(res, processors...)}

@@ -43,8 +43,9 @@ func (r *Recorder) Shutdown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// maxLinks is how many links a span keeps; the others are counted. It is the default of the OpenTelemetry specification.
-const maxLinks = 128
+// maxKept is how many attributes, links and events each a span keeps; the others are counted. It is the default of the OpenTelemetry
+// specification.
+const maxKept = 128
 
 // begin begins a span below a parent, or the root of a trace if that is not valid.
 func (r *Recorder) begin(parent trace.SpanContext, name, goroutine string, at time.Time, options []trace.SpanStartOption) *recorded {
@@ -87,9 +88,9 @@ type recorded struct {
 	end        time.Time
 	attributes []attribute.KeyValue
 	links      []sdktrace.Link
-	unlinked   int
 	events     []sdktrace.Event
 	status     sdktrace.Status
+	dropped    struct{ attributes, links, events int }
 }
 
 // finish ends the span at a time, unless it has ended.
@@ -140,36 +141,52 @@ func (s *recorded) SetAttributes(attributes ...attribute.KeyValue) {
 				s.attributes[at] = a
 				continue
 			}
-			s.attributes = append(s.attributes, a)
+			s.attributes = keep(s.attributes, a, &s.dropped.attributes)
 		}
 	})
 }
 
 func (s *recorded) AddLink(link trace.Link) {
 	s.change(func() {
-		if len(s.links) == maxLinks {
-			s.unlinked++
-			return
-		}
-		s.links = append(s.links, sdktrace.Link{SpanContext: link.SpanContext, Attributes: link.Attributes})
+		s.links = keep(s.links, sdktrace.Link{SpanContext: link.SpanContext, Attributes: link.Attributes}, &s.dropped.links)
 	})
 }
 
 func (s *recorded) AddEvent(name string, options ...trace.EventOption) {
 	o := trace.NewEventConfig(options...)
 	s.change(func() {
-		s.events = append(s.events, sdktrace.Event{Name: name, Attributes: o.Attributes(), Time: o.Timestamp()})
+		s.events = keep(s.events, sdktrace.Event{Name: name, Attributes: o.Attributes(), Time: o.Timestamp()}, &s.dropped.events)
 	})
+}
+
+// keep adds one of what a span keeps, or counts that it is dropped.
+func keep[T any](kept []T, one T, dropped *int) []T {
+	if len(kept) >= maxKept {
+		*dropped++
+		return kept
+	}
+	return append(kept, one)
 }
 
 // RecordError adds the event that the conventions have for errors.
 func (s *recorded) RecordError(err error, options ...trace.EventOption) {
+	if err == nil {
+		return
+	}
 	s.AddEvent("exception", append(options, trace.WithAttributes(
 		attribute.String("exception.type", fmt.Sprintf("%T", err)), attribute.String("exception.message", err.Error())))...)
 }
 
+// SetStatus sets the status, unless it has one that counts more: Ok is final. Only an error has a description.
 func (s *recorded) SetStatus(code codes.Code, description string) {
-	s.change(func() { s.status = sdktrace.Status{Code: code, Description: description} })
+	if code != codes.Error {
+		description = ""
+	}
+	s.change(func() {
+		if code >= s.status.Code {
+			s.status = sdktrace.Status{Code: code, Description: description}
+		}
+	})
 }
 
 // The span as processors see it, who get it when it does not change any more.
@@ -184,9 +201,9 @@ func (s *recorded) Links() []sdktrace.Link           { return s.links }
 func (s *recorded) Events() []sdktrace.Event         { return s.events }
 func (s *recorded) Status() sdktrace.Status          { return s.status }
 func (s *recorded) Resource() *resource.Resource     { return s.recorder.resource }
-func (s *recorded) DroppedAttributes() int           { return 0 }
-func (s *recorded) DroppedLinks() int                { return s.unlinked }
-func (s *recorded) DroppedEvents() int               { return 0 }
+func (s *recorded) DroppedAttributes() int           { return s.dropped.attributes }
+func (s *recorded) DroppedLinks() int                { return s.dropped.links }
+func (s *recorded) DroppedEvents() int               { return s.dropped.events }
 func (s *recorded) ChildSpanCount() int              { return 0 }
 
 func (s *recorded) InstrumentationScope() instrumentation.Scope {

@@ -65,6 +65,17 @@ func TestRecorderRecordsWhatTheSDKDoes(t *testing.T) {
 			trace.SpanFromContext(ctx).SetStatus(codes.Ok, "")
 			trace.SpanFromContext(ctx).End(trace.WithTimestamp(later))
 		},
+		"a state machine does as it likes with the span of its context": func(r *telemetry.Telemetry) {
+			s := trace.SpanFromContext(r.Begin(sampled, "work", "builder", at).In(t.Context()))
+			s.RecordError(nil)
+			s.SetStatus(codes.Ok, "no description")
+			s.SetStatus(codes.Error, "too late")
+			for i := range 200 {
+				s.AddEvent("event", trace.WithTimestamp(at))
+				s.SetAttributes(attribute.Int(fmt.Sprint("a", i%150), i))
+			}
+			s.End(trace.WithTimestamp(later))
+		},
 		"more links than a span keeps": func(r *telemetry.Telemetry) {
 			s := r.Begin(sampled, "call", "worker", at)
 			for range 130 {
@@ -103,7 +114,7 @@ func shown(spans tracetest.SpanStubs) []string {
 			}
 		}
 		all = append(all, fmt.Sprint(s.Name, " of ", s.SpanContext.TraceID().IsValid(), s.SpanContext.SpanID().IsValid(), s.SpanContext.TraceFlags(), s.SpanContext.TraceState(),
-			s.SpanContext.IsRemote(), " below ", parent, s.Parent.IsRemote(), s.SpanKind, s.StartTime, s.EndTime, s.Attributes, s.Events, s.Links, s.Status, s.DroppedLinks, s.Resource, s.InstrumentationScope.Name))
+			s.SpanContext.IsRemote(), " below ", parent, s.Parent.IsRemote(), s.SpanKind, s.StartTime, s.EndTime, s.Attributes, s.Events, s.Links, s.Status, s.DroppedAttributes > 0, s.DroppedLinks, s.DroppedEvents, s.Resource, s.InstrumentationScope.Name))
 	}
 	return all
 }

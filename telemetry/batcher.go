@@ -120,6 +120,9 @@ func (b *Batcher) run(ctx context.Context) {
 // ForceFlush exports what waits now. It blocks until that is done or the context ends. Errors: the exporter's, which has tried again as its
 // protocol says; these spans are lost. Or that spans were dropped, once a minute at most.
 func (b *Batcher) ForceFlush(ctx context.Context) error {
+	if err := ctx.Err(); err != nil { // what waits, goes on waiting
+		return fmt.Errorf("export spans: %w", err)
+	}
 	select {
 	case b.turn <- struct{}{}:
 		defer func() { <-b.turn }()
@@ -129,7 +132,7 @@ func (b *Batcher) ForceFlush(ctx context.Context) error {
 	waiting, dropped := b.take()
 	var errs []error
 	if dropped > 0 {
-		errs = append(errs, fmt.Errorf("export spans: %d were dropped, since %d waited already: sample fewer, or raise OTEL_BSP_MAX_QUEUE_SIZE", dropped, b.o.Queue))
+		errs = append(errs, fmt.Errorf("export spans: %d were dropped, since %d waited already: sample fewer, or let more wait (OTEL_BSP_MAX_QUEUE_SIZE, for what the OTEL_* variables export)", dropped, b.o.Queue))
 	}
 	for len(waiting) > 0 && ctx.Err() == nil {
 		n := min(len(waiting), b.o.Batch)

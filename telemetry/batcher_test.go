@@ -80,7 +80,7 @@ func TestBatcherExportsWhenABatchIsFullOrLate(t *testing.T) {
 				t.Errorf("exported %s, want %s", got, want)
 			}
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // of the bubble's clock, as all below: when spans are exported is what is tested, and the test takes none of it
 		endSpans(tracer, "a", "b")
 		time.Sleep(time.Second - time.Nanosecond)
 		see("[]")
@@ -89,6 +89,11 @@ func TestBatcherExportsWhenABatchIsFullOrLate(t *testing.T) {
 		endSpans(tracer, "c", "d", "e")
 		see("[[a b] [c d e]]") // the clock of a bubble stands while anybody can run
 		endSpans(tracer, "f")
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := b.ForceFlush(ended); !errors.Is(err, context.Canceled) {
+			t.Errorf("flush in a context that has ended: %v", err)
+		}
 		if err := b.ForceFlush(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -171,7 +176,7 @@ func TestBatcherDropsWhatIsTooMuchAndSaysSoOnceAMinute(t *testing.T) {
 		if got := told(); strings.Count(got, "dropped") != 1 {
 			t.Errorf("told %q within a minute, want nothing more", got)
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of the bubble's clock
 		dropThree()
 		if got := told(); strings.Count(got, "6 were dropped") != 1 {
 			t.Errorf("told %q, want that six more were dropped", got)

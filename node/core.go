@@ -102,8 +102,9 @@ func (c *raftCore) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	defer c.end()
+	gathers := false
 	for {
-		if !c.receive(ctx, timer) {
+		if !c.receive(ctx, timer, gathers) {
 			return nil
 		}
 		if err := c.step(); err != nil {
@@ -114,21 +115,22 @@ func (c *raftCore) run(ctx context.Context) error {
 			return err
 		}
 		c.noteHeard()
-		c.set(timer, time.Now())
+		gathers = c.set(timer, time.Now())
 	}
 }
 
-// set has the timer wake the loop for whatever comes first.
-func (c *raftCore) set(timer *time.Timer, now time.Time) {
+// set has the timer wake the loop for whatever comes first. It reports whether users' requests wait for a quorum until then.
+func (c *raftCore) set(timer *time.Timer, now time.Time) (gathers bool) {
 	deadline, gathers := c.engine.Deadline(), c.awaitingQuorum(now)
 	switch {
 	case gathers && (c.switches.NoTicks || c.batching.until.Before(deadline)):
 		deadline = c.batching.until
 	case c.switches.NoTicks:
 		timer.Stop()
-		return
+		return gathers
 	}
 	timer.Reset(deadline.Sub(now))
+	return gathers
 }
 
 func (c *raftCore) noteHeard() {
@@ -141,15 +143,15 @@ func (c *raftCore) noteHeard() {
 	}
 }
 
-// receive waits for one input and drains the rest. It returns false when the context has ended.
-func (c *raftCore) receive(ctx context.Context, timer *time.Timer) bool {
+// receive waits for one input and drains the rest; users wait if it gathers. It returns false when the context has ended.
+func (c *raftCore) receive(ctx context.Context, timer *time.Timer, gathers bool) bool {
 	d := &c.taken
 	d.reset()
 	api, rpc := c.in.api, c.in.rpc
 	if c.congested() {
 		api, rpc = nil, nil
 	}
-	if c.backlogged() || c.awaitingSync() || c.awaitingQuorum(time.Now()) || c.engine.Transferring() {
+	if c.backlogged() || c.awaitingSync() || gathers || c.engine.Transferring() {
 		api = nil
 	}
 	if c.mustApply() { // there is work already: take what is here and do not wait

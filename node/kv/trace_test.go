@@ -64,24 +64,24 @@ func newExportingCluster(t *testing.T) *tracedCluster {
 
 func startTracedCluster(t *testing.T, spans interface{ GetSpans() tracetest.SpanStubs }, recording func(name string) telemetry.Options) *tracedCluster {
 	t.Helper()
-	below := func(name string) *telemetry.Telemetry { // what is sampled
-		o := recording(name)
+	below := func(o telemetry.Options) *telemetry.Telemetry { // what is sampled
 		o.NoRoots = true
 		return telemetry.New(o)
 	}
-	c := &tracedCluster{spans: spans, caller: telemetry.New(recording("client"))}
+	client := recording("client")
+	c := &tracedCluster{spans: spans, caller: telemetry.New(client)}
 	c.cluster = startCluster(t)
 	c.members = []raft.NodeID{"n1", "n2", "n3"}
 	c.tune = func(config *node.Config) {
 		// A leader that has lost its followers takes what it is sent for as long.
 		config.HeartbeatInterval, config.ElectionTimeout = 50*time.Millisecond, 3*time.Second
-		config.Telemetry = below(string(config.ID))
+		config.Telemetry = below(recording(string(config.ID)))
 	}
 	for _, id := range c.members {
 		c.start(id)
 	}
 	c.nodes["n1"].elects(t)
-	c.client = c.cluster.client(kv.WithTelemetry(below("client")))
+	c.client = c.cluster.client(kv.WithTelemetry(below(client)))
 	return c
 }
 
@@ -204,7 +204,8 @@ func onePut(t *testing.T, c *tracedCluster) {
 			t.Fatal(err)
 		}
 	})
-	tree := c.await(id, map[string]int{"test": 1, "kv.put!": 1, "raft.replicate": 2, "raft.append_entries": 2, "raft.append": 3, "raft.queue": 3, "raft.apply": 1})
+	tree := c.await(id, map[string]int{"test": 1, "kv.put?": 1, "kv.put!": 1, "raft.propose": 1, "raft.replicate": 2, "raft.append_entries": 2, "raft.append": 3,
+		"raft.queue": 3, "raft.commit": 1, "raft.apply": 1})
 	leader := nodeOf(tree.named("raft.propose")[0])
 	want := []string{
 		"nothing test at client (test)",

@@ -129,7 +129,7 @@ func (s *Store) fill(ctx context.Context, db *pebble.DB, path string, meta node.
 		batch.Set(historyKey, setting.append(nil), nil),
 		writePosition(batch, meta.Last, meta.System),
 		db.Apply(batch, pebble.NoSync),
-		db.Flush(),
+		s.flush(db),
 	)
 }
 

@@ -51,7 +51,8 @@ type Store struct {
 	db      *pebble.DB
 	current string
 	failed  error
-	failMu  sync.Mutex // guards failed
+	failMu  sync.Mutex    // guards failed
+	broken  chan struct{} // closed when failed is set
 
 	history  history
 	stop     context.CancelFunc // ends sweepHistory
@@ -82,7 +83,7 @@ func OpenStore(dir string, options StoreOptions) (*Store, error) {
 	}
 	s := &Store{
 		dir: dir, options: options, tableBytes: restoredTableBytes,
-		history: history{wake: make(chan struct{}, 1)},
+		history: history{wake: make(chan struct{}, 1)}, broken: make(chan struct{}),
 	}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open the state in %s: %w", dir, err)
@@ -112,7 +113,7 @@ func (s *Store) open() error {
 		if err != nil {
 			return errors.Join(err, marker.Close())
 		}
-		if err := errors.Join(db.Set(formatKey, strconv.AppendInt(nil, formatNumber, 10), pebble.NoSync), db.Flush(), db.Close(), marker.Move(current)); err != nil {
+		if err := errors.Join(db.Set(formatKey, strconv.AppendInt(nil, formatNumber, 10), pebble.NoSync), s.flush(db), db.Close(), marker.Move(current)); err != nil {
 			return errors.Join(err, marker.Close())
 		}
 	}
@@ -197,7 +198,8 @@ func (s *Store) pebbleOptions() *pebble.Options {
 		L0CompactionThreshold:   4,
 		L0StopWritesThreshold:   32,
 		LBaseMaxBytes:           256 << 20,
-		Logger:                  &storeLogger{logger: s.options.Logger, fail: s.fail},
+		Logger:                  &storeLogger{logger: s.options.Logger, store: s},
+		EventListener:           &pebble.EventListener{FlushEnd: s.flushEnded},
 		BlockPropertyCollectors: []func() pebble.BlockPropertyCollector{newRevisionCollector},
 	}
 	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
@@ -259,10 +261,34 @@ func (s *Store) Applied() (node.Applied, error) {
 func (s *Store) Sync(context.Context) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if err := s.db.Flush(); err != nil {
+	return s.flush(s.db)
+}
+
+// flush makes what a Pebble of the store has in memory durable. It returns too when that failed: Pebble itself would try again for ever,
+// without a pause.
+func (s *Store) flush(db *pebble.DB) error {
+	if err := s.failure(); err != nil {
+		return err
+	}
+	flushed, err := db.AsyncFlush()
+	if err != nil {
 		return fmt.Errorf("flush the state: %w", err)
 	}
+	select {
+	case <-flushed:
+	case <-s.broken:
+	}
 	return s.failure()
+}
+
+// emptyFlush is how Pebble calls a flush that had nothing to write. That is no failure; the error has no name outside of Pebble.
+const emptyFlush = "pebble: empty table"
+
+// flushEnded marks the store as failed when what was applied cannot be made durable.
+func (s *Store) flushEnded(info pebble.FlushInfo) {
+	if info.Err != nil && info.Err.Error() != emptyFlush {
+		s.fail(fmt.Errorf("flush the state: %w", info.Err))
+	}
 }
 
 // Close flushes the state, so that the next start has less to apply, and closes it.
@@ -274,7 +300,7 @@ func (s *Store) Close() error {
 	if s.db == nil {
 		return nil
 	}
-	err := errors.Join(s.db.Flush(), s.db.Close(), s.marker.Close())
+	err := errors.Join(s.flush(s.db), s.db.Close(), s.marker.Close())
 	s.db = nil
 	if err != nil {
 		return fmt.Errorf("close the state: %w", err)
@@ -297,6 +323,8 @@ func (s *Store) fail(err error) {
 	defer s.failMu.Unlock()
 	if s.failed == nil {
 		s.failed = err
+		s.options.Logger.Error("the state has failed", "error", err)
+		close(s.broken)
 	}
 }
 
@@ -333,7 +361,7 @@ func writePosition(batch *pebble.Batch, last raft.LogID, system []node.SystemRec
 // Apply returns it, and the node stops.
 type storeLogger struct {
 	logger *slog.Logger
-	fail   func(error)
+	store  *Store
 }
 
 func (l *storeLogger) Infof(format string, args ...any) {
@@ -341,11 +369,12 @@ func (l *storeLogger) Infof(format string, args ...any) {
 }
 
 func (l *storeLogger) Errorf(format string, args ...any) {
+	if l.store.failure() != nil {
+		return // it has been said, and Pebble says it again and again
+	}
 	l.logger.Error(storage.PebbleMessage(format, args...), "from", "pebble")
 }
 
 func (l *storeLogger) Fatalf(format string, args ...any) {
-	err := errors.New("pebble: " + storage.PebbleMessage(format, args...))
-	l.logger.Error("the state has failed", "error", err)
-	l.fail(err)
+	l.store.fail(errors.New("pebble: " + storage.PebbleMessage(format, args...)))
 }

@@ -177,9 +177,7 @@ func (c *raftCore) receive(ctx context.Context, timer *time.Timer, gathers bool)
 	case <-timer.C:
 	}
 	if len(d.api) > 0 && c.crowded {
-		// Users who were answered a moment ago are about to ask again. Let those that can run do so: they all fit into one
-		// write. A lone user does not pay for it: yielding wakes a thread of the runtime.
-		runtime.Gosched()
+		comeBack(func() int { return len(api) }, runtime.Gosched)
 	}
 	d.drain(&c.in, rpc != nil, api != nil)
 	if len(d.api) > 0 {

@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"quorate/storage"
+	"quorate/storage/failstop"
 )
 
 // Options change how a DB is opened. The zero value serves.
@@ -54,7 +55,7 @@ type DB struct {
 	pebble  *pebble.DB
 	lock    *pebble.Lock
 	options Options
-	fault   fault
+	fault   failstop.Fault
 	durable durableMark
 
 	mu     sync.RWMutex    // held for reading while Pebble is in use, so that Close waits; guards what follows
@@ -66,7 +67,7 @@ type DB struct {
 func Open(dir string, options Options) (*DB, error) {
 	options.setDefaults()
 	db := &DB{options: options, groups: map[string]*Log{}}
-	db.fault.onFatal = options.OnFatal
+	db.fault.Notify(options.OnFatal)
 	lock, fresh, err := claimDirectory(dir, options.FS)
 	if err != nil {
 		return nil, err
@@ -79,7 +80,7 @@ func Open(dir string, options Options) (*DB, error) {
 }
 
 func (db *DB) open(dir string, fresh bool) error {
-	disk := &failStopFS{FS: newSyncTimingFS(newZeroAheadFS(db.options.FS), db.options.OnSync), fault: &db.fault}
+	disk := failstop.NewFS(newSyncTimingFS(newZeroAheadFS(db.options.FS), db.options.OnSync), &db.fault)
 	options := db.pebbleOptions(disk)
 	if !fresh {
 		if err := scanManifest(dir, db.options.FS); err != nil {
@@ -96,9 +97,9 @@ func (db *DB) open(dir string, fresh bool) error {
 	if db.pebble, err = storage.OpenPebble(dir, options); err != nil {
 		return unreadable(dir, err)
 	}
-	disk.armed.Store(true)
+	disk.Arm()
 	err = checkFormat(db.pebble, dir, fresh)
-	if fault := db.fault.get(); fault != nil {
+	if fault := db.fault.Get(); fault != nil {
 		err = fmt.Errorf("open the log in %s: %w", dir, fault)
 	}
 	if err != nil {
@@ -141,8 +142,8 @@ func (db *DB) pebbleOptions(disk vfs.FS) *pebble.Options {
 		L0CompactionThreshold: 8,
 		L0StopWritesThreshold: 64,
 		LBaseMaxBytes:         256 << 20,
-		Logger:                &pebbleLogger{logger: db.options.Logger, fault: &db.fault},
 	}
+	db.fault.Guard(options, db.options.Logger)
 	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 	return options
 }
@@ -162,9 +163,9 @@ func (db *DB) leave() { db.mu.RUnlock() }
 // applyDurably applies a batch, waits for its fsync and closes it. db must be entered.
 func (db *DB) applyDurably(batch *pebble.Batch) error {
 	if err := db.pebble.Apply(batch, pebble.Sync); err != nil {
-		db.fault.set(err)
+		db.fault.Set(err)
 	}
-	if err := db.fault.get(); err != nil {
+	if err := db.fault.Get(); err != nil {
 		return err
 	}
 	db.durable.advance(endOfBatch(batch))
@@ -187,7 +188,7 @@ func (db *DB) Close() error {
 	}
 	err := db.markEnd()
 	err = errors.Join(err, db.pebble.Close(), db.lock.Close())
-	if fault := db.fault.get(); fault != nil {
+	if fault := db.fault.Get(); fault != nil {
 		err = fmt.Errorf("it had failed: %w", fault)
 	}
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"quorate/storage/pebblelog"
+	"quorate/storage/storagetest"
 )
 
 // TestPowerCutBeforeEveryOperation runs a workload, from the making of the directory to its Close, once for each operation that changes
@@ -40,17 +41,17 @@ func testPowerCutBefore(t *testing.T, w *workload, n, survives int) (operations 
 	var now, then progress
 	var left *vfs.MemFS
 	var cut errorfs.Op
-	var disk *failing
-	disk = newFailing(func(i int, op errorfs.Op) error {
+	var disk *storagetest.FailingDisk
+	disk = storagetest.NewFailingDisk(func(i int, op errorfs.Op) error {
 		if i == n {
 			mu.Lock()
 			defer mu.Unlock()
 			then, cut = now, op
-			left = disk.memory.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: survives, RNG: rand.New(rand.NewPCG(uint64(n), 0))})
+			left = disk.Memory.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: survives, RNG: rand.New(rand.NewPCG(uint64(n), 0))})
 		}
 		return nil
 	})
-	log, err := pebblelog.OpenLog("data/log", small(disk.fs()))
+	log, err := pebblelog.OpenLog("data/log", small(disk.FS()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,13 +62,13 @@ func testPowerCutBefore(t *testing.T, w *workload, n, survives int) (operations 
 		t.Fatal(err)
 	}
 	if left == nil {
-		return disk.count // the background did less this time
+		return disk.Operations() // the background did less this time
 	}
-	describe := fmt.Sprintf("power cut before operation %d (%s of %s), of which %d%% survived", n, kindNames[cut.Kind], cut.Path, survives)
+	describe := fmt.Sprintf("power cut before operation %d (%s), of which %d%% survived", n, storagetest.DescribeOp(cut), survives)
 	after, err := pebblelog.OpenLog("data/log", small(left))
 	if err != nil {
 		t.Errorf("%s: %v", describe, err)
-		return disk.count
+		return disk.Operations()
 	}
 	if err := w.check(t, after, then); err != nil {
 		t.Errorf("%s: %v", describe, err)
@@ -78,5 +79,5 @@ func testPowerCutBefore(t *testing.T, w *workload, n, survives int) (operations 
 	if err := errors.Join(after.Close()); err != nil {
 		t.Errorf("%s: %v", describe, err)
 	}
-	return disk.count
+	return disk.Operations()
 }

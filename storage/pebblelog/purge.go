@@ -26,7 +26,7 @@ func (l *Log) purge(upTo raft.LogID) error {
 	defer l.db.leave()
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	if err := l.db.fault.get(); err != nil {
+	if err := l.db.fault.Get(); err != nil {
 		return err
 	}
 	purged := l.Purged()
@@ -55,9 +55,9 @@ func (l *Log) purge(upTo raft.LogID) error {
 		return errors.Join(err, batch.Close())
 	}
 	if err := l.db.pebble.Apply(batch, pebble.NoSync); err != nil {
-		l.db.fault.set(err)
+		l.db.fault.Set(err)
 	}
-	if err := l.db.fault.get(); err != nil {
+	if err := l.db.fault.Get(); err != nil {
 		return err
 	}
 	l.window.purge(upTo)

@@ -61,7 +61,7 @@ func readSettled[T any](l *Log, index uint64, read func(last raft.LogID) (T, err
 	if v, err = read(last); err == nil {
 		return v, nil
 	}
-	if fault := l.db.fault.get(); fault != nil {
+	if fault := l.db.fault.Get(); fault != nil {
 		return v, fmt.Errorf("read log index %d: the store has failed: %w", index, fault)
 	}
 	return v, fmt.Errorf("read the log from index %d: %w", index, err)

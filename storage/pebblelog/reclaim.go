@@ -61,7 +61,7 @@ func (r *reclaimer) close() {
 
 // reclaim compacts what is purged now. It does not enter the store, which would make others wait; the store waits for it before it closes.
 func (l *Log) reclaim(ctx context.Context) {
-	if l.db.fault.get() != nil {
+	if l.db.fault.Get() != nil {
 		return
 	}
 	err := l.db.pebble.Compact(ctx, l.entryKey(0), l.entryKey(l.Purged().Index+1), false)

@@ -88,7 +88,7 @@ func (l *Log) setDurably(kind byte, value []byte) error {
 		return err
 	}
 	defer l.db.leave()
-	if err := l.db.fault.get(); err != nil {
+	if err := l.db.fault.Get(); err != nil {
 		return err
 	}
 	batch := l.db.pebble.NewBatch()

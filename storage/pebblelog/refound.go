@@ -35,7 +35,7 @@ func (l *Log) refound(r Refounding) error {
 	defer l.db.leave()
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	if err := l.db.fault.get(); err != nil {
+	if err := l.db.fault.Get(); err != nil {
 		return err
 	}
 	identity, err1 := storage.EncodeIdentity(r.Identity)
@@ -61,9 +61,9 @@ func (l *Log) refound(r Refounding) error {
 		return errors.Join(err, batch.Close())
 	}
 	if err := l.db.pebble.Apply(batch, pebble.Sync); err != nil {
-		l.db.fault.set(err)
+		l.db.fault.Set(err)
 	}
-	if err := l.db.fault.get(); err != nil {
+	if err := l.db.fault.Get(); err != nil {
 		return err
 	}
 	l.window.reset(r.Begin)

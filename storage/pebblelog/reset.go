@@ -25,7 +25,7 @@ func (l *Log) reset(to raft.LogID) error {
 	defer l.db.leave()
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	if err := l.db.fault.get(); err != nil {
+	if err := l.db.fault.Get(); err != nil {
 		return err
 	}
 	value, err := storage.EncodeLogID(to)
@@ -42,9 +42,9 @@ func (l *Log) reset(to raft.LogID) error {
 		return errors.Join(err, batch.Close())
 	}
 	if err := l.db.pebble.Apply(batch, pebble.Sync); err != nil {
-		l.db.fault.set(err)
+		l.db.fault.Set(err)
 	}
-	if err := l.db.fault.get(); err != nil {
+	if err := l.db.fault.Get(); err != nil {
 		return err
 	}
 	l.window.reset(to)

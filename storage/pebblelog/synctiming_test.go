@@ -8,18 +8,19 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"quorate/storage"
+	"quorate/storage/storagetest"
 )
 
 // TestEachSyncOfTheLogIsTimed writes until write-ahead logs are used again, and compares what was told with what reached the disk.
 func TestEachSyncOfTheLogIsTimed(t *testing.T) {
 	var synced, told atomic.Int64
-	disk := newFailing(func(_ int, op errorfs.Op) error {
-		if syncs(op) && isLog(op) {
+	disk := storagetest.NewFailingDisk(func(_ int, op errorfs.Op) error {
+		if storagetest.IsSync(op) && isLog(op) {
 			synced.Add(1)
 		}
 		return nil
 	})
-	options := small(disk.fs())
+	options := small(disk.FS())
 	options.OnSync = func(took time.Duration) {
 		if took < 0 {
 			t.Errorf("an fsync took %v", took)

@@ -28,7 +28,7 @@ func (l *Log) write(w storage.Write) (storage.Commit, error) {
 	defer l.db.leave()
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	if err := l.db.fault.get(); err != nil {
+	if err := l.db.fault.Get(); err != nil {
 		return nil, err
 	}
 	last := l.Last()
@@ -58,9 +58,9 @@ func (l *Log) write(w storage.Write) (storage.Commit, error) {
 	}
 	// From here on a failure is the store's: what the disk holds is not known.
 	if err := l.db.pebble.ApplyNoSyncWait(batch, pebble.Sync); err != nil {
-		l.db.fault.set(err)
+		l.db.fault.Set(err)
 	}
-	if err := l.db.fault.get(); err != nil {
+	if err := l.db.fault.Get(); err != nil {
 		return nil, err
 	}
 	if w.Vote != nil {
@@ -128,10 +128,10 @@ type commit struct {
 // Wait blocks until the batch is synced. A failed fsync is never tried again: what is on disk is not known then.
 func (c *commit) Wait() error {
 	if err := c.batch.SyncWait(); err != nil {
-		c.db.fault.set(err)
+		c.db.fault.Set(err)
 	}
-	// After SyncWait: on a failure, the fault is set before Pebble is told of success (see failStopFS).
-	if err := c.db.fault.get(); err != nil {
+	// After SyncWait: on a failure, the fault is set before Pebble is told of success (see failstop.FS).
+	if err := c.db.fault.Get(); err != nil {
 		return fmt.Errorf("fsync of the log: %w", err)
 	}
 	c.db.durable.advance(c.end)

@@ -97,6 +97,9 @@ func start(ctx context.Context, cfg Config, sm StateMachine) (*Node, error) {
 		}
 		n.log = log
 	}
+	if failing, ok := sm.(FailingStateMachine); ok {
+		failing.OnFailure(func(err error) { n.fail(fmt.Errorf("state machine: %w", err)) })
+	}
 	if err := n.identify(); err != nil {
 		return nil, errors.Join(err, n.log.Close())
 	}

@@ -56,6 +56,16 @@ type DurableStateMachine interface {
 	Sync(ctx context.Context) error
 }
 
+// FailingStateMachine is a StateMachine that can fail between two calls: by work that it does in the background.
+type FailingStateMachine interface {
+	StateMachine
+
+	// OnFailure is called once, when the node starts. The machine calls tell when its state can no longer be trusted, from any goroutine,
+	// and the node stops with that error. tell does not block, and only its first call counts. The machine may call it during OnFailure,
+	// and until Close has returned.
+	OnFailure(tell func(error))
+}
+
 // Batch is a run of committed log entries, to be applied in one step.
 type Batch struct {
 	// Commands to apply, in log order. May be empty: entries that are none of the machine's business count too.

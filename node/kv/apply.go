@@ -12,11 +12,11 @@ import (
 // Apply applies a batch of commands in one Pebble batch, together with the position it reaches. A command's result is
 // its encoded Outcome.
 func (s *Store) Apply(batch node.Batch) ([][]byte, error) {
-	if err := s.failure(); err != nil {
-		return nil, err
-	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if err := s.db.failure(); err != nil {
+		return nil, err
+	}
 	a := applying{store: s, batch: s.db.NewBatch()}
 	defer a.batch.Close()
 	results := make([][]byte, len(batch.Commands))
@@ -40,7 +40,7 @@ func (s *Store) Apply(batch node.Batch) ([][]byte, error) {
 		s.history.set(*a.setting)
 	}
 	s.history.applied(batch.Last.Index)
-	return results, s.failure()
+	return results, s.db.failure()
 }
 
 // applying is one call of Apply.

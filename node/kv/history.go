@@ -188,7 +188,7 @@ func setRevision(w pebble.Writer, key []byte, revision uint64) error {
 	return w.Set(key, binary.BigEndian.AppendUint64(nil, revision), pebble.NoSync)
 }
 
-// sweepHistory sweeps whenever enough has become removable, until ctx ends. An error marks the store as failed.
+// sweepHistory sweeps whenever enough has become removable, until ctx ends or a sweep fails.
 func (s *Store) sweepHistory(ctx context.Context) {
 	for {
 		select {
@@ -198,15 +198,14 @@ func (s *Store) sweepHistory(ctx context.Context) {
 		}
 		for s.history.due() && ctx.Err() == nil {
 			if err := s.sweep(ctx); err != nil {
-				s.options.Logger.Error("history could not be removed", "error", err)
-				s.fail(fmt.Errorf("remove history: %w", err))
 				return
 			}
 		}
 	}
 }
 
-// sweep removes what the floor, as it is now, allows. It ends early, without an error, if ctx ends or the state is replaced.
+// sweep removes what the floor, as it is now, allows. It ends early, without an error, if ctx ends or the state is replaced. An
+// error is the state's failure.
 func (s *Store) sweep(ctx context.Context) error {
 	var w *sweeping
 	for ctx.Err() == nil {
@@ -229,6 +228,9 @@ func (s *Store) sweep(ctx context.Context) error {
 				s.history.swept.Store(w.floor)
 			}
 		}
+		if err != nil {
+			s.db.fault.Set(fmt.Errorf("remove history: %w", err))
+		}
 		s.mu.RUnlock()
 		if err != nil || done {
 			return err
@@ -250,7 +252,7 @@ func wait(ctx context.Context, d time.Duration) {
 
 // sweeping is one sweep: it removes what is superseded at or below floor in keys with a version after swept.
 type sweeping struct {
-	db           *pebble.DB
+	db           *stateDB
 	swept, floor uint64
 	from         []byte // where to go on
 }

@@ -39,7 +39,7 @@ func waitSwept(t interface{ Fatal(...any) }, s *Store) {
 		case <-deadline:
 			late = true
 		}
-		if err := s.failure(); err != nil || late {
+		if err := s.db.failure(); err != nil || late {
 			t.Fatal("history was not removed in time: ", s.history.wanted(), s.history.swept.Load(), err)
 		}
 	}

@@ -32,19 +32,22 @@ func (s *Store) Restore(ctx context.Context, meta node.SnapshotMeta, r io.Reader
 // snapshot. It implements node.StagedStateMachine, and may run beside everything else but another Stage.
 func (s *Store) Stage(ctx context.Context, meta node.SnapshotMeta, r io.Reader) (node.Staged, error) {
 	s.mu.RLock()
-	number, err := strconv.Atoi(strings.TrimPrefix(s.current, "state-"))
+	current := s.db.name
 	s.mu.RUnlock()
+	number, err := strconv.Atoi(strings.TrimPrefix(current, "state-"))
 	if err != nil {
-		return nil, fmt.Errorf("restore a snapshot: current directory %q: %w", s.current, err)
+		return nil, fmt.Errorf("restore a snapshot: current directory %q: %w", current, err)
 	}
-	g := &staged{store: s, name: "state-" + strconv.Itoa(number+1)}
-	if err := s.options.FS.RemoveAll(g.path()); err != nil {
+	name := "state-" + strconv.Itoa(number+1)
+	if err := s.options.FS.RemoveAll(s.path(name)); err != nil {
 		return nil, fmt.Errorf("restore a snapshot: %w", err)
 	}
-	if g.fresh, err = s.openPebble(g.name); err != nil {
+	fresh, err := s.openPebble(name)
+	if err != nil {
 		return nil, fmt.Errorf("restore a snapshot: %w", err)
 	}
-	if err := s.fill(ctx, g.fresh, g.path(), meta, r); err != nil {
+	g := &staged{store: s, fresh: fresh}
+	if err := s.fill(ctx, fresh, meta, r); err != nil {
 		return nil, errors.Join(fmt.Errorf("restore a snapshot: %w", err), g.Discard())
 	}
 	return g, nil
@@ -53,46 +56,49 @@ func (s *Store) Stage(ctx context.Context, meta node.SnapshotMeta, r io.Reader) 
 // staged is a state that is ready to be put in the place of the present one.
 type staged struct {
 	store *Store
-	fresh *pebble.DB
-	name  string
+	fresh *stateDB
 }
 
-func (g *staged) path() string { return g.store.options.FS.PathJoin(g.store.dir, g.name) }
-
 // Install moves the marker that names the current directory, which is atomic, and removes the old one.
-func (g *staged) Install() error { return g.store.swap(g.fresh, g.name) }
+func (g *staged) Install() error { return g.store.swap(g.fresh) }
 
 // Discard removes the directory.
 func (g *staged) Discard() error {
-	if err := errors.Join(g.fresh.Close(), g.store.options.FS.RemoveAll(g.path())); err != nil {
+	if err := errors.Join(g.fresh.Close(), g.store.options.FS.RemoveAll(g.store.path(g.fresh.name))); err != nil {
 		return fmt.Errorf("discard a restored state: %w", err)
 	}
 	return nil
 }
 
 // swap makes a filled and flushed Pebble the current one.
-func (s *Store) swap(fresh *pebble.DB, name string) error {
+func (s *Store) swap(fresh *stateDB) error {
 	position, err := s.readPosition(fresh)
 	if err == nil {
-		err = s.marker.Move(name)
+		err = fresh.failure()
+	}
+	if err == nil {
+		err = s.moveMarker(fresh.name)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("restore a snapshot: %w", err), fresh.Close())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old, oldName := s.db, s.current
-	s.db, s.current = fresh, name
+	old := s.db
+	s.db = fresh
 	s.history.begin(position)
-	if err := errors.Join(old.Close(), s.options.FS.RemoveAll(s.options.FS.PathJoin(s.dir, oldName))); err != nil {
+	if s.onFail != nil {
+		fresh.tell(s.onFail)
+	}
+	if err := errors.Join(old.Close(), s.options.FS.RemoveAll(s.path(old.name))); err != nil {
 		return fmt.Errorf("remove the state that a snapshot replaced: %w", err)
 	}
 	return nil
 }
 
-// fill puts layers into an empty Pebble in the directory path, and makes all durable. The records of a layer are in order, so they go into
+// fill puts layers into an empty Pebble, and makes all durable. The records of a layer are in order, so they go into
 // tables at once, which Pebble takes over: nothing is written twice.
-func (s *Store) fill(ctx context.Context, db *pebble.DB, path string, meta node.SnapshotMeta, r io.Reader) error {
+func (s *Store) fill(ctx context.Context, db *stateDB, meta node.SnapshotMeta, r io.Reader) error {
 	layers := newLayerReader(r)
 	var floor uint64
 	var setting historySetting
@@ -109,7 +115,7 @@ func (s *Store) fill(ctx context.Context, db *pebble.DB, path string, meta node.
 		}
 		// Layers may come from nodes that have removed different parts of their history.
 		floor, setting = max(floor, header.floor), header.setting
-		tables := s.newTableWriter(path, db.TableFormat())
+		tables := s.newTableWriter(s.path(db.name), db.TableFormat())
 		err = layers.records(func(key, value []byte) error { return tables.set(ctx, key, value) })
 		if err := errors.Join(err, tables.finish()); err != nil {
 			return err
@@ -129,7 +135,7 @@ func (s *Store) fill(ctx context.Context, db *pebble.DB, path string, meta node.
 		batch.Set(historyKey, setting.append(nil), nil),
 		writePosition(batch, meta.Last, meta.System),
 		db.Apply(batch, pebble.NoSync),
-		s.flush(db),
+		db.flush(),
 	)
 }
 

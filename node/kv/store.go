@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -47,12 +46,9 @@ type Store struct {
 	options StoreOptions
 	marker  *atomicfs.Marker
 
-	mu      sync.RWMutex // guards db and current while a snapshot is put in their place
-	db      *pebble.DB
-	current string
-	failed  error
-	failMu  sync.Mutex    // guards failed
-	broken  chan struct{} // closed when failed is set
+	mu     sync.RWMutex // guards what follows while a snapshot is put in its place
+	db     *stateDB     // nil when the store is closed
+	onFail func(error)
 
 	history  history
 	stop     context.CancelFunc // ends sweepHistory
@@ -64,6 +60,7 @@ type Store struct {
 var (
 	_ node.DurableStateMachine = (*Store)(nil)
 	_ node.StagedStateMachine  = (*Store)(nil)
+	_ node.FailingStateMachine = (*Store)(nil)
 	_ node.DeltaSnapshot       = (*snapshot)(nil)
 )
 
@@ -83,7 +80,7 @@ func OpenStore(dir string, options StoreOptions) (*Store, error) {
 	}
 	s := &Store{
 		dir: dir, options: options, tableBytes: restoredTableBytes,
-		history: history{wake: make(chan struct{}, 1)}, broken: make(chan struct{}),
+		history: history{wake: make(chan struct{}, 1)},
 	}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open the state in %s: %w", dir, err)
@@ -113,7 +110,11 @@ func (s *Store) open() error {
 		if err != nil {
 			return errors.Join(err, marker.Close())
 		}
-		if err := errors.Join(db.Set(formatKey, strconv.AppendInt(nil, formatNumber, 10), pebble.NoSync), s.flush(db), db.Close(), marker.Move(current)); err != nil {
+		err = errors.Join(db.Set(formatKey, strconv.AppendInt(nil, formatNumber, 10), pebble.NoSync), db.flush(), db.Close())
+		if err == nil {
+			err = s.moveMarker(current)
+		}
+		if err != nil {
 			return errors.Join(err, marker.Close())
 		}
 	}
@@ -124,8 +125,8 @@ func (s *Store) open() error {
 	if err != nil {
 		return errors.Join(err, marker.Close())
 	}
-	s.db, s.current = db, current
-	err = checkFormat(db)
+	s.db = db
+	err = checkFormat(db.DB)
 	if err == nil {
 		var position position
 		position, err = s.readPosition(db)
@@ -135,6 +136,19 @@ func (s *Store) open() error {
 		return errors.Join(err, db.Close(), marker.Close())
 	}
 	return nil
+}
+
+// moveMarker makes another directory the current one, atomically. If it fails, which one a crash leaves is not known.
+func (s *Store) moveMarker(name string) (err error) {
+	defer func() {
+		if p := recover(); p != nil { // at an fsync that fails
+			err = fmt.Errorf("name the current state: %v", p)
+			if cause, ok := p.(error); ok {
+				err = fmt.Errorf("name the current state: %w", cause)
+			}
+		}
+	}()
+	return s.marker.Move(name)
 }
 
 // checkDirectory refuses a directory with somebody else's files in it.
@@ -159,7 +173,7 @@ func (s *Store) removeLeftOvers(current string) error {
 	}
 	for _, name := range names {
 		if strings.HasPrefix(name, "state-") && name != current {
-			if err := s.options.FS.RemoveAll(s.options.FS.PathJoin(s.dir, name)); err != nil {
+			if err := s.options.FS.RemoveAll(s.path(name)); err != nil {
 				return fmt.Errorf("remove %s, which an installation left behind: %w", name, err)
 			}
 		}
@@ -167,83 +181,35 @@ func (s *Store) removeLeftOvers(current string) error {
 	return s.marker.RemoveObsolete()
 }
 
-func (s *Store) openPebble(name string) (*pebble.DB, error) {
-	if err := storage.MakeDir(s.options.FS, s.options.FS.PathJoin(s.dir, name)); err != nil {
-		return nil, err
-	}
-	dir, options := s.options.FS.PathJoin(s.dir, name), s.pebbleOptions()
-	lock, err := pebble.LockDirectory(dir, options.FS) // Pebble's own error does not tell a lock from damage
-	if err == nil {
-		err = lock.Close()
-	}
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("lock it: %w: the user who runs this process must own the directory", err)
-	case err != nil:
-		return nil, fmt.Errorf("it is in use, by another process or this one (%w): stop that one first, or give this node another directory", err)
-	}
-	db, err := storage.OpenPebble(dir, options)
-	if err != nil {
-		return nil, fmt.Errorf("%w (if its files are damaged: restore state and log from one backup, or replace this node by one with an empty directory and a new name)", err)
-	}
-	return db, nil
-}
-
-func (s *Store) pebbleOptions() *pebble.Options {
-	options := &pebble.Options{
-		FS:                      s.options.FS,
-		FormatMajorVersion:      pebble.FormatWALSyncChunks,
-		DisableWAL:              true,
-		MemTableSize:            64 << 20,
-		L0CompactionThreshold:   4,
-		L0StopWritesThreshold:   32,
-		LBaseMaxBytes:           256 << 20,
-		Logger:                  &storeLogger{logger: s.options.Logger, store: s},
-		EventListener:           &pebble.EventListener{FlushEnd: s.flushEnded},
-		BlockPropertyCollectors: []func() pebble.BlockPropertyCollector{newRevisionCollector},
-	}
-	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
-	return options
-}
-
-// checkFormat refuses a format that this version does not know. A state of format 1 has its whole history, and one of format 2 was never told
-// how much to keep: they become states of the present format.
-func checkFormat(db *pebble.DB) error {
-	value, closer, err := db.Get(formatKey)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return fmt.Errorf("%w: it has no format number", errCorrupt)
-	}
-	if err != nil {
-		return err
-	}
-	defer closer.Close()
-	if string(value) == "1" || string(value) == "2" {
-		return db.Set(formatKey, strconv.AppendInt(nil, formatNumber, 10), pebble.NoSync)
-	}
-	if string(value) != strconv.Itoa(formatNumber) {
-		return fmt.Errorf("the state has format %q, this version knows format %d: start the version of Quorate that wrote it, or a newer one", value, formatNumber)
-	}
-	return nil
-}
-
 // Applied returns up to where the state is durable.
 func (s *Store) Applied() (node.Applied, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	var applied node.Applied
-	it, err := s.db.NewIter(&pebble.IterOptions{UpperBound: systemEnd, OnlyReadGuaranteedDurable: true})
-	if err != nil {
-		return applied, fmt.Errorf("read the applied log id: %w", err)
+	applied, err := readApplied(s.db)
+	if failure := s.db.failure(); failure != nil { // Pebble may take for durable what a stopped disk did not get
+		return node.Applied{}, failure
 	}
+	if err != nil {
+		return node.Applied{}, fmt.Errorf("read the applied log id: %w", err)
+	}
+	return applied, nil
+}
+
+func readApplied(db *stateDB) (applied node.Applied, err error) {
+	it, err := db.NewIter(&pebble.IterOptions{UpperBound: systemEnd, OnlyReadGuaranteedDurable: true})
+	if err != nil {
+		return applied, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
 	for ok := it.First(); ok; ok = it.Next() {
 		value, err := it.ValueAndErr()
 		if err != nil {
-			return applied, errors.Join(fmt.Errorf("read the applied log id: %w", err), it.Close())
+			return applied, err
 		}
 		switch key := it.Key(); {
 		case bytes.Equal(key, lastKey):
 			if applied.Last, err = storage.DecodeLogID(value); err != nil {
-				return applied, errors.Join(fmt.Errorf("read the applied log id: %w", err), it.Close())
+				return applied, err
 			}
 		case bytes.HasPrefix(key, systemPrefix):
 			applied.System = append(applied.System, node.SystemRecord{
@@ -251,44 +217,25 @@ func (s *Store) Applied() (node.Applied, error) {
 			})
 		}
 	}
-	if err := errors.Join(it.Error(), it.Close()); err != nil {
-		return applied, fmt.Errorf("read the applied log id: %w", err)
+	return applied, it.Error()
+}
+
+// OnFailure has tell called when the state can no longer be trusted: a failed write or fsync, a full disk, damage that Pebble met in the
+// background. It implements node.FailingStateMachine.
+func (s *Store) OnFailure(tell func(error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onFail = tell
+	if s.db != nil {
+		s.db.tell(tell)
 	}
-	return applied, nil
 }
 
 // Sync makes everything applied durable.
 func (s *Store) Sync(context.Context) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.flush(s.db)
-}
-
-// flush makes what a Pebble of the store has in memory durable. It returns too when that failed: Pebble itself would try again for ever,
-// without a pause.
-func (s *Store) flush(db *pebble.DB) error {
-	if err := s.failure(); err != nil {
-		return err
-	}
-	flushed, err := db.AsyncFlush()
-	if err != nil {
-		return fmt.Errorf("flush the state: %w", err)
-	}
-	select {
-	case <-flushed:
-	case <-s.broken:
-	}
-	return s.failure()
-}
-
-// emptyFlush is how Pebble calls a flush that had nothing to write. That is no failure; the error has no name outside of Pebble.
-const emptyFlush = "pebble: empty table"
-
-// flushEnded marks the store as failed when what was applied cannot be made durable.
-func (s *Store) flushEnded(info pebble.FlushInfo) {
-	if info.Err != nil && info.Err.Error() != emptyFlush {
-		s.fail(fmt.Errorf("flush the state: %w", info.Err))
-	}
+	return s.db.flush()
 }
 
 // Close flushes the state, so that the next start has less to apply, and closes it.
@@ -300,7 +247,7 @@ func (s *Store) Close() error {
 	if s.db == nil {
 		return nil
 	}
-	err := errors.Join(s.flush(s.db), s.db.Close(), s.marker.Close())
+	err := errors.Join(s.db.flush(), s.db.Close(), s.marker.Close())
 	s.db = nil
 	if err != nil {
 		return fmt.Errorf("close the state: %w", err)
@@ -316,22 +263,6 @@ func (s *Store) PebbleMetrics() *pebble.Metrics {
 		return nil
 	}
 	return s.db.Metrics()
-}
-
-func (s *Store) fail(err error) {
-	s.failMu.Lock()
-	defer s.failMu.Unlock()
-	if s.failed == nil {
-		s.failed = err
-		s.options.Logger.Error("the state has failed", "error", err)
-		close(s.broken)
-	}
-}
-
-func (s *Store) failure() error {
-	s.failMu.Lock()
-	defer s.failMu.Unlock()
-	return s.failed
 }
 
 // writePosition stores up to where a batch goes, with the node's own records, beside the batch's changes.
@@ -355,26 +286,4 @@ func writePosition(batch *pebble.Batch, last raft.LogID, system []node.SystemRec
 		}
 	}
 	return nil
-}
-
-// storeLogger passes Pebble's log lines on. What Pebble takes to be the end of the program only marks the store as failed: the next
-// Apply returns it, and the node stops.
-type storeLogger struct {
-	logger *slog.Logger
-	store  *Store
-}
-
-func (l *storeLogger) Infof(format string, args ...any) {
-	l.logger.Debug(storage.PebbleMessage(format, args...), "from", "pebble")
-}
-
-func (l *storeLogger) Errorf(format string, args ...any) {
-	if l.store.failure() != nil {
-		return // it has been said, and Pebble says it again and again
-	}
-	l.logger.Error(storage.PebbleMessage(format, args...), "from", "pebble")
-}
-
-func (l *storeLogger) Fatalf(format string, args ...any) {
-	l.store.fail(errors.New("pebble: " + storage.PebbleMessage(format, args...)))
 }

@@ -3,25 +3,38 @@ package kv
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"quorate/node"
 	"quorate/node/raft"
+	"quorate/storage/storagetest"
 )
 
+var errBroken = errors.New("the disk is broken")
+
+// applyPut applies one put whose value tells the index.
+func applyPut(t testing.TB, s *Store, index uint64) error {
+	id := raft.LogID{Term: 1, Index: index}
+	data := encodeOps(t, []op{{put: true, key: fmt.Sprintf("k%d", index%5), value: fmt.Sprintf("%d %s", index, strings.Repeat("v", 100))}})
+	_, err := s.Apply(node.Batch{Commands: []node.Command{{ID: id, Data: data}}, Last: id})
+	return err
+}
+
 // Pebble tries a flush that failed again for ever, and waits for it when it is closed.
-func TestAFlushThatFailsIsTheEndAndIsSaidOnce(t *testing.T) {
-	refused := errors.New("no space left")
+func TestAFlushThatFailsIsTheEndAndIsToldOnce(t *testing.T) {
 	var full atomic.Bool
 	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
-			return refused
+			return errBroken
 		}
 		return nil
 	}))
@@ -30,25 +43,243 @@ func TestAFlushThatFailsIsTheEndAndIsSaidOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	apply := func(index uint64) error {
-		id := raft.LogID{Term: 1, Index: index}
-		_, err := s.Apply(node.Batch{Commands: []node.Command{{ID: id, Data: encodeOps(t, []op{{put: true, key: "k", value: "v"}})}}, Last: id})
-		return err
+	var told []error
+	s.OnFailure(func(err error) { told = append(told, err) })
+	if err := applyPut(t, s, 1); err != nil {
+		t.Fatal(err)
 	}
-	if err := apply(1); err != nil {
+	before, err := s.Applied()
+	if err != nil {
 		t.Fatal(err)
 	}
 	full.Store(true)
-	if err := s.Sync(t.Context()); !errors.Is(err, refused) {
+	if err := s.Sync(t.Context()); !errors.Is(err, errBroken) {
 		t.Errorf("sync on a full disk: %v", err)
 	}
-	if err := apply(2); !errors.Is(err, refused) {
+	if err := applyPut(t, s, 2); !errors.Is(err, errBroken) {
 		t.Errorf("apply after it: %v", err)
 	}
-	if err := s.Close(); !errors.Is(err, refused) {
+	if applied, err := s.Applied(); !errors.Is(err, errBroken) {
+		t.Errorf("%v is durable, instead of %v: %v", applied, before, err)
+	}
+	if err := s.Close(); !errors.Is(err, errBroken) {
 		t.Errorf("close after it: %v", err)
 	}
-	if said := log.String(); !strings.Contains(said, "the state has failed") || strings.Count(said, "\n") > 4 {
+	if len(told) != 1 || !errors.Is(told[0], errBroken) {
+		t.Errorf("told %v", told)
+	}
+	if said := log.String(); strings.Count(said, "\n") > 4 {
 		t.Errorf("said:\n%s", said)
+	}
+}
+
+// A failure of the disk while a snapshot is made ready is none of the present state, which is left as it is.
+func TestADiskThatIsFullForASnapshotLeavesTheStateAlone(t *testing.T) {
+	var full atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && strings.Contains(op.Path, "state-2/") && op.Kind == errorfs.OpFileWrite {
+			return errBroken
+		}
+		return nil
+	}))
+	other := openStore(t, vfs.NewMem())
+	fillStore(t, other, 1, 30)
+	whole := snapshotOf(t, other)
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, fs)
+	s.OnFailure(func(err error) { t.Errorf("told %v", err) })
+	if err := applyPut(t, s, 1); err != nil {
+		t.Fatal(err)
+	}
+	meta := node.SnapshotMeta{Last: raft.LogID{Term: 1, Index: 30}}
+	full.Store(true)
+	if _, err := s.Stage(t.Context(), meta, newReader(whole)); !errors.Is(err, errBroken) {
+		t.Fatalf("Stage on a full disk: %v", err)
+	}
+	full.Store(false)
+	if err := errors.Join(applyPut(t, s, 2), s.Sync(t.Context()), s.Restore(t.Context(), meta, newReader(whole)), applyPut(t, s, 31), s.Close()); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestAFailureOfARestoredStateIsTold shows that whoever is told of failures is so also after a snapshot took the state's place.
+func TestAFailureOfARestoredStateIsTold(t *testing.T) {
+	var full atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return errBroken
+		}
+		return nil
+	}))
+	other := openStore(t, vfs.NewMem())
+	fillStore(t, other, 1, 30)
+	whole := snapshotOf(t, other)
+	s := openStore(t, fs)
+	var told []error
+	s.OnFailure(func(err error) { told = append(told, err) })
+	if err := errors.Join(other.Close(), s.Restore(t.Context(), node.SnapshotMeta{Last: raft.LogID{Term: 1, Index: 30}}, newReader(whole)), applyPut(t, s, 31)); err != nil {
+		t.Fatal(err)
+	}
+	full.Store(true)
+	if err := s.Sync(t.Context()); !errors.Is(err, errBroken) {
+		t.Errorf("sync on a full disk: %v", err)
+	}
+	if err := s.Close(); !errors.Is(err, errBroken) || len(told) != 1 || !errors.Is(told[0], errBroken) {
+		t.Errorf("told %v; Close returned %v", told, err)
+	}
+}
+
+// TestEveryFailureOfTheDisk lets each operation that changes the disk fail once, one in each run, and cuts the power afterwards. Whatever
+// fails, nothing panics or hangs, and the state on the disk is one that there was, not older than what was said to be durable.
+func TestEveryFailureOfTheDisk(t *testing.T) {
+	other := openStore(t, vfs.NewMem())
+	for index := uint64(1); index <= 200; index++ {
+		if err := applyPut(t, other, index); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := snapshotOf(t, other)
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w := failureWorkload{whole: whole, states: map[uint64][]Entry{}}
+	undisturbed := storagetest.NewFailingDisk(func(int, errorfs.Op) error { return nil })
+	if _, err := w.run(t, undisturbed.FS(), true); err != nil {
+		t.Fatal(err)
+	}
+	total := undisturbed.Operations()
+	t.Logf("%d operations", total)
+	if total < 100 {
+		t.Errorf("a workload of %d operations shows too little", total)
+	}
+	for n := 1; n <= total; n++ {
+		w.testFailureAt(t, n)
+	}
+}
+
+// failureWorkload applies, syncs, sweeps, compacts and installs a snapshot.
+type failureWorkload struct {
+	whole []byte
+	// states at each index that may become durable.
+	states map[uint64][]Entry
+}
+
+const failureSnapshotIndex = 200
+
+// run returns how far the state is known to be durable. It stops at the first error, and closes the store.
+func (w *failureWorkload) run(t *testing.T, fs vfs.FS, note bool) (durable uint64, err error) {
+	s, err := OpenStore("state", StoreOptions{FS: fs, Logger: slog.New(slog.DiscardHandler), history: 10})
+	if err != nil {
+		return 0, err
+	}
+	s.tableBytes = 4 << 10
+	var told atomic.Int64
+	s.OnFailure(func(error) { told.Add(1) })
+	defer func() {
+		failed := s.db.failure()
+		err = errors.Join(err, s.Close())
+		if calls := told.Load(); calls > 1 || calls == 0 && failed != nil {
+			t.Errorf("%v, of which was told %d times", failed, calls)
+		}
+	}()
+	apply := func(from, to uint64) error {
+		for index := from; index <= to; index++ {
+			if err := applyPut(t, s, index); err != nil {
+				return err
+			}
+			if !note {
+				continue
+			}
+			if w.states[index], _, err = s.Range(RangeOptions{}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	sync := func() error {
+		if err := s.Sync(t.Context()); err != nil {
+			return err
+		}
+		applied, err := s.Applied()
+		if err == nil {
+			durable = applied.Last.Index
+		}
+		return err
+	}
+	for from := uint64(1); from <= 100; from += 20 {
+		if err := errors.Join(apply(from, from+19), sync()); err != nil {
+			return durable, err
+		}
+	}
+	if err := s.db.Compact(t.Context(), []byte{0}, []byte{0xff}, false); err != nil {
+		return durable, err
+	}
+	if err := apply(101, 110); err != nil {
+		return durable, err
+	}
+	if err := s.Restore(t.Context(), node.SnapshotMeta{Last: raft.LogID{Term: 1, Index: failureSnapshotIndex}}, newReader(w.whole)); err != nil {
+		return durable, err
+	}
+	durable = failureSnapshotIndex
+	if note {
+		if w.states[durable], _, err = s.Range(RangeOptions{}); err != nil {
+			return durable, err
+		}
+	}
+	return durable, errors.Join(apply(failureSnapshotIndex+1, failureSnapshotIndex+20), sync())
+}
+
+func (w *failureWorkload) testFailureAt(t *testing.T, n int) {
+	t.Helper()
+	disk := storagetest.NewFailingDisk(func(i int, _ errorfs.Op) error {
+		if i == n {
+			return errBroken
+		}
+		return nil
+	})
+	var durable uint64
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		durable, err = w.run(t, disk.FS(), false)
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		failed, _ := disk.Failed()
+		t.Fatalf("the run in which operation %d (%s) fails does not end", n, storagetest.DescribeOp(*failed))
+	}
+	failed, _ := disk.Failed()
+	if failed == nil {
+		return // the background did less this time
+	}
+	describe := fmt.Sprintf("operation %d (%s) failed, so that %v", n, storagetest.DescribeOp(*failed), err)
+	if err != nil && !strings.Contains(err.Error(), errBroken.Error()) {
+		t.Errorf("%s: not the disk's error", describe)
+	}
+	after, err := OpenStore("state", StoreOptions{FS: disk.Memory.CrashClone(vfs.CrashCloneCfg{}), Logger: slog.New(slog.DiscardHandler), history: 10})
+	if err != nil {
+		t.Errorf("%s; after a crash: %v", describe, err)
+		return
+	}
+	defer after.Close()
+	applied, err := after.Applied()
+	if err != nil {
+		t.Errorf("%s; after a crash: %v", describe, err)
+		return
+	}
+	got, _, err := after.Range(RangeOptions{})
+	if err != nil {
+		t.Errorf("%s; after a crash: %v", describe, err)
+		return
+	}
+	switch at := applied.Last.Index; {
+	case at < durable:
+		t.Errorf("%s; after a crash the state goes up to %d, of which %d was durable", describe, at, durable)
+	case len(got) != len(w.states[at]) || len(got) > 0 && !reflect.DeepEqual(got, w.states[at]):
+		t.Errorf("%s; after a crash the state at %d is %v, not %v", describe, at, got, w.states[at])
 	}
 }

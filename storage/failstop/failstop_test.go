@@ -19,16 +19,17 @@ import (
 var errBroken = errors.New("the disk is broken")
 
 // open opens a guarded Pebble whose operations fail as asked.
-func open(t *testing.T, fault *failstop.Fault, fail func(errorfs.Op) error) *pebble.DB {
+func open(t *testing.T, fs vfs.FS, fault *failstop.Fault, fail func(errorfs.Op) error) *pebble.DB {
 	t.Helper()
-	disk := failstop.NewFS(errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(fail)), fault)
-	options := &pebble.Options{FS: disk, DisableAutomaticCompactions: true, FormatMajorVersion: pebble.FormatWALSyncChunks}
-	fault.Guard(options, slog.New(slog.DiscardHandler))
-	db, err := pebble.Open("db", options)
+	options := &pebble.Options{
+		FS:                          errorfs.Wrap(fs, errorfs.InjectorFunc(fail)),
+		DisableAutomaticCompactions: true,
+		FormatMajorVersion:          pebble.FormatWALSyncChunks,
+	}
+	db, err := failstop.Open("db", options, fault, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	disk.Arm()
 	return db
 }
 
@@ -52,7 +53,7 @@ func TestACompactionThatFailsIsAFault(t *testing.T) {
 	var fault failstop.Fault
 	told := make(chan error, 10)
 	fault.Notify(func(err error) { told <- err })
-	db := open(t, &fault, func(op errorfs.Op) error {
+	db := open(t, vfs.NewMem(), &fault, func(op errorfs.Op) error {
 		if armed.Load() && strings.HasSuffix(op.Path, ".sst") && op.Kind.ReadOrWrite() == errorfs.OpIsRead {
 			return errBroken
 		}
@@ -94,7 +95,7 @@ func TestACompactionThatFailsIsAFault(t *testing.T) {
 // A flush without a write, and a compaction that Close cancels, are no failures.
 func TestWhatIsNoFaultIsNone(t *testing.T) {
 	var fault failstop.Fault
-	db := open(t, &fault, func(errorfs.Op) error { return nil })
+	db := open(t, vfs.NewMem(), &fault, func(errorfs.Op) error { return nil })
 	if err := errors.Join(db.Flush(), db.Set([]byte("k"), nil, pebble.Sync), db.Delete([]byte("k"), pebble.Sync), db.Flush(), db.Close()); err != nil {
 		t.Fatal(err)
 	}

@@ -8,19 +8,18 @@ import "sync"
 type Fault struct {
 	mu   sync.Mutex
 	err  error
-	tell func(error)
+	tell []func(error)
 }
 
 // Set notes a failure, unless there is an earlier one.
 func (f *Fault) Set(err error) {
 	f.mu.Lock()
-	first := f.err == nil
-	if first {
-		f.err = err
+	var told []func(error)
+	if f.err == nil {
+		f.err, told, f.tell = err, f.tell, nil
 	}
-	tell := f.tell
 	f.mu.Unlock()
-	if first && tell != nil {
+	for _, tell := range told {
 		tell(err)
 	}
 }
@@ -33,13 +32,15 @@ func (f *Fault) Get() error {
 }
 
 // Notify has tell called once, when a failure is set, or at once if one is set already. It must not block: whoever met the failure, and
-// Pebble's locks, wait for it. Only one can be told.
+// Pebble's locks, wait for it.
 func (f *Fault) Notify(tell func(error)) {
 	f.mu.Lock()
-	f.tell = tell
 	err := f.err
+	if err == nil {
+		f.tell = append(f.tell, tell)
+	}
 	f.mu.Unlock()
-	if err != nil && tell != nil {
+	if err != nil {
 		tell(err)
 	}
 }

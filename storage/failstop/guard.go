@@ -5,15 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
-
-	"quorate/storage"
 )
 
-// Guard has what a Pebble with these options meets by itself become the fault: what it takes to be the end of the program, and flushes and
-// compactions that fail, which it would try again for ever, without a pause. Its log lines go to logger, until then.
-func (f *Fault) Guard(options *pebble.Options, logger *slog.Logger) {
+// guard has what a Pebble meets by itself become the fault: what it takes to be the end of the program, and flushes and compactions that
+// fail, which it would try again for ever, without a pause. Its log lines go to logger, until then.
+func (f *Fault) guard(options *pebble.Options, logger *slog.Logger) {
 	options.Logger = &pebbleLogger{logger: logger, fault: f}
 	options.EventListener = &pebble.EventListener{
 		FlushEnd: func(info pebble.FlushInfo) {
@@ -33,7 +32,7 @@ func (f *Fault) Guard(options *pebble.Options, logger *slog.Logger) {
 const emptyFlush = "pebble: empty table"
 
 // pebbleLogger passes Pebble's log lines on. Pebble takes for granted that Fatalf ends the program; here it is the fault, which stops the disk
-// (see FS) and whoever is told of it.
+// (see Open) and whoever is told of it.
 type pebbleLogger struct {
 	logger *slog.Logger
 	fault  *Fault
@@ -49,11 +48,17 @@ func (l *pebbleLogger) Errorf(format string, args ...any) {
 }
 
 func (l *pebbleLogger) Fatalf(format string, args ...any) {
-	l.fault.Set(errors.New("pebble: " + storage.PebbleMessage(format, args...)))
+	l.fault.Set(errors.New("pebble: " + message(format, args...)))
 }
 
 func (l *pebbleLogger) log(level slog.Level, format string, args []any) {
 	if l.logger.Enabled(context.Background(), level) {
-		l.logger.Log(context.Background(), level, storage.PebbleMessage(format, args...), "from", "pebble")
+		l.logger.Log(context.Background(), level, message(format, args...), "from", "pebble")
 	}
+}
+
+// message is a line that Pebble logs, without the stacks that its errors carry for its own developers, in the lines below.
+func message(format string, args ...any) string {
+	line, _, _ := strings.Cut(fmt.Sprintf(format, args...), "\n")
+	return line
 }

@@ -67,7 +67,6 @@ type DB struct {
 func Open(dir string, options Options) (*DB, error) {
 	options.setDefaults()
 	db := &DB{options: options, groups: map[string]*Log{}}
-	db.fault.Notify(options.OnFatal)
 	lock, fresh, err := claimDirectory(dir, options.FS)
 	if err != nil {
 		return nil, err
@@ -76,12 +75,14 @@ func Open(dir string, options Options) (*DB, error) {
 	if err := db.open(dir, fresh); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
+	if options.OnFatal != nil {
+		db.fault.Notify(options.OnFatal)
+	}
 	return db, nil
 }
 
 func (db *DB) open(dir string, fresh bool) error {
-	disk := failstop.NewFS(newSyncTimingFS(newZeroAheadFS(db.options.FS), db.options.OnSync), &db.fault)
-	options := db.pebbleOptions(disk)
+	options := db.pebbleOptions()
 	if !fresh {
 		if err := scanManifest(dir, db.options.FS); err != nil {
 			return unreadable(dir, err)
@@ -94,10 +95,13 @@ func (db *DB) open(dir string, fresh bool) error {
 		return unreadable(dir, err)
 	}
 	var err error
-	if db.pebble, err = storage.OpenPebble(dir, options); err != nil {
+	db.pebble, err = failstop.Open(dir, options, &db.fault, db.options.Logger)
+	if fault := db.fault.Get(); fault != nil {
+		return fmt.Errorf("open the log in %s: %w", dir, fault)
+	}
+	if err != nil {
 		return unreadable(dir, err)
 	}
-	disk.Arm()
 	err = checkFormat(db.pebble, dir, fresh)
 	if fault := db.fault.Get(); fault != nil {
 		err = fmt.Errorf("open the log in %s: %w", dir, fault)
@@ -122,7 +126,7 @@ func (db *DB) refuseForeign(dir string, options *pebble.Options) error {
 	if found.FormatMajorVersion == pebbleFormat {
 		return nil
 	}
-	foreign, err := isForeign(dir, options)
+	foreign, err := isForeign(dir, options, db.options.Logger)
 	if err != nil {
 		return unreadable(dir, err)
 	}
@@ -132,9 +136,9 @@ func (db *DB) refuseForeign(dir string, options *pebble.Options) error {
 	return nil
 }
 
-func (db *DB) pebbleOptions(disk vfs.FS) *pebble.Options {
+func (db *DB) pebbleOptions() *pebble.Options {
 	options := &pebble.Options{
-		FS:                 disk,
+		FS:                 newSyncTimingFS(newZeroAheadFS(db.options.FS), db.options.OnSync),
 		Lock:               db.lock,
 		FormatMajorVersion: pebbleFormat,
 		MemTableSize:       uint64(db.options.MemTableBytes),
@@ -143,7 +147,6 @@ func (db *DB) pebbleOptions(disk vfs.FS) *pebble.Options {
 		L0StopWritesThreshold: 64,
 		LBaseMaxBytes:         256 << 20,
 	}
-	db.fault.Guard(options, db.options.Logger)
 	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 	return options
 }

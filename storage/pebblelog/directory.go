@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"strconv"
 	"strings"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"quorate/storage"
+	"quorate/storage/failstop"
 )
 
 // formatNumber is the layout that this package writes.
@@ -143,10 +145,11 @@ func isEmpty(db *pebble.DB) (bool, error) {
 }
 
 // isForeign reports whether a store is surely another program's, without changing a file of it.
-func isForeign(dir string, options *pebble.Options) (bool, error) {
+func isForeign(dir string, options *pebble.Options, logger *slog.Logger) (bool, error) {
 	readOnly := *options
 	readOnly.ReadOnly = true
-	db, err := storage.OpenPebble(dir, &readOnly)
+	var fault failstop.Fault
+	db, err := failstop.Open(dir, &readOnly, &fault, logger)
 	if err != nil {
 		return false, err
 	}

@@ -24,7 +24,7 @@
 // # When the disk fails
 //
 // The first failed write or fsync is the last: Wait, and every later write, returns it, Options.OnFatal is called once, and nothing
-// more reaches the disk, while Pebble is kept from ending the program over it (failstop.FS). There is no way back but to close the
+// more reaches the disk, while Pebble is kept from ending the program over it (failstop.Open). There is no way back but to close the
 // store and open the directory again, which checks it.
 //
 // Damage is refused, never repaired in silence: of the write-ahead log by durable marks (durableMark), of the records and the newest

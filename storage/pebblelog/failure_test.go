@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
+	"quorate/node/raft"
 	"quorate/storage"
 	"quorate/storage/pebblelog"
 	"quorate/storage/storagetest"
@@ -182,4 +183,60 @@ func testFailureAt(t *testing.T, w *workload, n int) {
 	if err := errors.Join(w.check(t, after, p), after.Close()); err != nil {
 		t.Errorf("%s; after a crash: %v", describe, err)
 	}
+}
+
+// TestEveryFailureOfTheDiskWhileOpening does so for a store that is opened after a crash, which writes what the write-ahead log holds into
+// tables. Pebble by itself would try that again for ever.
+func TestEveryFailureOfTheDiskWhileOpening(t *testing.T) {
+	crashed := vfs.NewCrashableMem()
+	log := mustOpen(t, "log", small(crashed))
+	mustWrite(t, log, storage.Write{Vote: &raft.Vote{Term: 1, For: "n1"}, Append: entries(t, 1, 1, 20, 1000)})
+	want := stateOf(t, log)
+	crashed = crashed.CrashClone(vfs.CrashCloneCfg{})
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for n, more := 1, true; more; n++ {
+		more = testFailureAtOpening(t, crashed, want, n)
+	}
+}
+
+// testFailureAtOpening reports whether there was an n-th operation.
+func testFailureAtOpening(t *testing.T, crashed *vfs.MemFS, want string, n int) bool {
+	t.Helper()
+	broken := errors.New("the disk is broken")
+	disk := storagetest.NewFailingDisk(func(i int, _ errorfs.Op) error {
+		if i >= n { // it stays broken
+			return broken
+		}
+		return nil
+	})
+	disk.Memory = crashed.CrashClone(vfs.CrashCloneCfg{})
+	var err error
+	within(t, fmt.Sprintf("the opening in which operation %d fails", n), func() {
+		var log *pebblelog.Log
+		if log, err = pebblelog.OpenLog("log", small(disk.FS())); err == nil {
+			err = log.Close()
+		}
+	})
+	failed, _ := disk.Failed()
+	if failed == nil {
+		return false
+	}
+	describe := fmt.Sprintf("operation %d (%s) failed, so that %v", n, storagetest.DescribeOp(*failed), err)
+	if err != nil && !strings.Contains(err.Error(), broken.Error()) {
+		t.Errorf("%s: not the disk's error", describe)
+	}
+	after, err := pebblelog.OpenLog("log", small(disk.Memory.CrashClone(vfs.CrashCloneCfg{})))
+	if err != nil {
+		t.Errorf("%s; after a crash: %v", describe, err)
+		return true
+	}
+	if got := stateOf(t, after); got != want {
+		t.Errorf("%s; after a crash the log holds %s", describe, got)
+	}
+	if err := after.Close(); err != nil {
+		t.Errorf("%s; after a crash: %v", describe, err)
+	}
+	return true
 }

@@ -130,7 +130,7 @@ func (c *commit) Wait() error {
 	if err := c.batch.SyncWait(); err != nil {
 		c.db.fault.Set(err)
 	}
-	// After SyncWait: on a failure, the fault is set before Pebble is told of success (see failstop.FS).
+	// After SyncWait: on a failure, the fault is set before Pebble is told of success (see failstop.Open).
 	if err := c.db.fault.Get(); err != nil {
 		return fmt.Errorf("fsync of the log: %w", err)
 	}

@@ -10,7 +10,7 @@ import (
 
 // FailingDisk is a disk in memory of which operations that change it fail, as a function decides by their number, from 1 on, and kind.
 type FailingDisk struct {
-	// Memory is what reached the disk. Its CrashClone shows what a power cut leaves.
+	// Memory is what reached the disk. Its CrashClone shows what a power cut leaves. It may be set before FS is called.
 	Memory *vfs.MemFS
 
 	fail func(n int, op errorfs.Op) error

@@ -1,20 +1,18 @@
-package storage_test
+package failstop
 
 import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
-
-	"quorate/storage"
 )
 
-func TestPebbleMessagesAreOneLine(t *testing.T) {
+func TestMessagesAreOneLine(t *testing.T) {
 	_, err := pebble.Open("nothing", &pebble.Options{FS: vfs.NewMem(), ErrorIfNotExists: true, ReadOnly: true})
 	if err == nil {
 		t.Fatal("opened")
 	}
-	if said := storage.PebbleMessage("background: %+v", err); said != "background: "+err.Error() {
+	if said := message("background: %+v", err); said != "background: "+err.Error() {
 		t.Errorf("%q", said)
 	}
 }

@@ -25,10 +25,17 @@ type journal struct {
 	commands []string
 	restored int                        // how often a snapshot was restored
 	fault    func(command string) error // what Apply does instead, if it returns an error
+	tell     func(error)                // the node, of a failure between two calls
 	// forgets: it keeps the beginnings of commands only, so that its memory does not count.
 	forgets bool
 	// writing, if not nil, is called when a snapshot is written.
 	writing func(ctx context.Context) error
+}
+
+func (j *journal) OnFailure(tell func(error)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.tell = tell
 }
 
 func (j *journal) Apply(batch node.Batch) ([][]byte, error) {

@@ -281,6 +281,25 @@ func TestStateMachineFailureStopsTheNodeAndNotTheProgram(t *testing.T) {
 	}
 }
 
+func TestAStateMachineThatFailsBetweenTwoCallsStopsItsNode(t *testing.T) {
+	c := newCluster(t, "n1")
+	c.start("n1")
+	n := c.leader()
+	c.states["n1"].mu.Lock()
+	tell := c.states["n1"].tell
+	c.states["n1"].mu.Unlock()
+	tell(errors.New("disk on fire"))
+	tell(errors.New("another"))
+	select {
+	case <-n.Done():
+	case <-within(t, 10*time.Second).Done():
+		t.Fatal("the node goes on")
+	}
+	if err := n.Err(); err == nil || !strings.Contains(err.Error(), "state machine: disk on fire") {
+		t.Fatalf("Err: %v", err)
+	}
+}
+
 func TestDirectoryOfAnotherNodeIsRefused(t *testing.T) {
 	c := newCluster(t, "n1")
 	c.start("n1")

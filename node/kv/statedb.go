@@ -69,8 +69,8 @@ func (s *Store) openPebble(name string) (*stateDB, error) {
 	db := &stateDB{name: name, broken: make(chan struct{})}
 	db.fault.Notify(func(error) { close(db.broken) })
 	db.DB, err = failstop.Open(dir, s.pebbleOptions(), &db.fault, s.options.Logger)
-	if err := db.failure(); err != nil {
-		return nil, err
+	if fault := db.fault.Get(); fault != nil {
+		return nil, fault
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w (if its files are damaged: restore state and log from one backup, or replace this node by one with an empty directory and a new name)", err)

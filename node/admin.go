@@ -58,35 +58,63 @@ const (
 	longestAdminWait = 2 * time.Hour
 )
 
-// serveAdmin answers operators' calls until the group's context ends.
+// mostAdminCalls run, or wait to be run, at a time. More are refused.
+const mostAdminCalls = 64
+
+// adminCall is an operator's call that has come.
+type adminCall struct {
+	message *nats.Msg
+	handle  adminOp
+}
+
+// serveAdmin has a goroutine of the group answer operators' calls until the context ends.
 func (l *links) serveAdmin(ctx context.Context, n *Node, group *sync.WaitGroup) error {
 	stem := fmt.Sprintf("%s.%s.node.%s.", n.cfg.Prefix, n.cfg.Cluster, n.cfg.ID)
-	running := make(chan struct{}, 64)
+	calls := make(chan adminCall, mostAdminCalls)
+	taken := make(chan struct{}, mostAdminCalls) // a place for each call that is taken
+	group.Go(func() { n.answerAdminCalls(ctx, calls, taken) })
 	for op, handle := range adminOps {
 		_, err := l.client.Subscribe(stem+op, func(m *nats.Msg) {
 			select {
-			case running <- struct{}{}:
+			case taken <- struct{}{}:
+				calls <- adminCall{m, handle}
 			default:
 				n.answerAdmin(m, nil, ErrBusy)
-				return
 			}
-			group.Go(func() {
-				defer func() { <-running }()
-				limit := adminTimeout
-				if wait, err := time.ParseDuration(m.Header.Get(headerWait)); err == nil && wait > 0 {
-					limit = min(wait, longestAdminWait)
-				}
-				ctx, cancel := context.WithTimeout(trace.ContextWithRemoteSpanContext(ctx, natsrpc.ExtractTrace(m.Header)), limit)
-				defer cancel()
-				result, err := handle(ctx, n, m.Data)
-				n.answerAdmin(m, result, err)
-			})
 		})
 		if err != nil {
 			return fmt.Errorf("subscribe to %s%s: %w", stem, op, err)
 		}
 	}
 	return nil
+}
+
+// answerAdminCalls does what is called for, and gives the places back.
+func (n *Node) answerAdminCalls(ctx context.Context, calls <-chan adminCall, taken <-chan struct{}) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-calls:
+			group.Go(func() {
+				defer func() { <-taken }()
+				n.answerAdminCall(ctx, c)
+			})
+		}
+	}
+}
+
+func (n *Node) answerAdminCall(ctx context.Context, c adminCall) {
+	limit := adminTimeout
+	if wait, err := time.ParseDuration(c.message.Header.Get(headerWait)); err == nil && wait > 0 {
+		limit = min(wait, longestAdminWait)
+	}
+	ctx, cancel := context.WithTimeout(trace.ContextWithRemoteSpanContext(ctx, natsrpc.ExtractTrace(c.message.Header)), limit)
+	defer cancel()
+	result, err := c.handle(ctx, n, c.message.Data)
+	n.answerAdmin(c.message, result, err)
 }
 
 // headerWait says how long the caller waits.
@@ -110,8 +138,10 @@ func (n *Node) answerAdmin(m *nats.Msg, result any, err error) {
 	}
 }
 
+type adminOp func(ctx context.Context, n *Node, args []byte) (any, error)
+
 // adminOps are the operators' calls. Those that only a leader can do are not handed on a second time.
-var adminOps = map[string]func(ctx context.Context, n *Node, args []byte) (any, error){
+var adminOps = map[string]adminOp{
 	"membership": func(ctx context.Context, n *Node, args []byte) (any, error) {
 		var change MembershipChange
 		if err := decodeArgs(args, &change); err != nil {

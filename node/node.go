@@ -162,7 +162,7 @@ func (n *Node) live(ctx context.Context, group *sync.WaitGroup, restored restore
 			return err
 		}
 	}
-	if err := n.links.transport.Listen(n.receive); err != nil {
+	if err := n.links.transport.Listen(ctx, n.receive); err != nil {
 		return fmt.Errorf("listen to peers: %w", err)
 	}
 	genesis, err := n.gather.agree(ctx)

@@ -80,8 +80,8 @@ type Transport interface {
 	// Listen starts handing requests for this node to handle, which is called from goroutines of the transport's, in
 	// the order of arrival of each sender's, and must not block for long. Requests that are malformed, of an unknown
 	// version or for another cluster are refused and counted before that. Listen is called once. Raft requests
-	// (vote, append, ping) are refused until SetCluster was called.
-	Listen(handle func(Incoming)) error
+	// (vote, append, ping) are refused until SetCluster was called. It may block, a few seconds at most, until the context ends.
+	Listen(ctx context.Context, handle func(Incoming)) error
 	// SetCluster tells the cluster id, once it is known. From then on every message carries it and is checked for it.
 	SetCluster(raft.ClusterID)
 	// MaxRequestBytes is the largest encoded request that the transport can carry now, envelope included.

@@ -36,7 +36,7 @@ func newPair(t *testing.T) *pair {
 		n.SetCluster(raft.ClusterID{1})
 		t.Cleanup(func() { _ = n.Close(t.Context()) })
 	}
-	if err := p.b.Listen(func(in transport.Incoming) {
+	if err := p.b.Listen(t.Context(), func(in transport.Incoming) {
 		p.handled.Add(1)
 		if each := p.each.Load(); each != nil {
 			*each <- struct{}{}

@@ -122,7 +122,7 @@ func (t *Transport) answer(id uint64, a transport.Answer) {
 }
 
 // Listen makes the node reachable.
-func (t *Transport) Listen(handle func(transport.Incoming)) error {
+func (t *Transport) Listen(_ context.Context, handle func(transport.Incoming)) error {
 	t.mu.Lock()
 	t.handle = handle
 	t.mu.Unlock()

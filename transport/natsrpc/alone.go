@@ -1,6 +1,7 @@
 package natsrpc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -31,12 +32,17 @@ const (
 
 // alone returns nil when nobody answers under this node's name: NATS says that nobody is there, or nobody says anything. Any
 // answer, also a refusal and one that cannot be read, is somebody's.
-func (t *Transport) alone() error {
+func (t *Transport) alone(ctx context.Context) error {
 	lostAt := time.Time{}
 	for silent := 0; silent < silentTries; {
 		answers := make(chan transport.Answer, 1)
 		t.Call(raft.Peer{ID: t.cfg.Self.ID}, &transport.HelloRequest{Cluster: t.cfg.Cluster}, patience, func(a transport.Answer) { answers <- a })
-		a := <-answers
+		var a transport.Answer
+		select {
+		case a = <-answers:
+		case <-ctx.Done():
+			return t.unsure(context.Cause(ctx))
+		}
 		var refused *transport.RefusedError
 		var unreadable *transport.MessageError
 		switch {
@@ -50,11 +56,18 @@ func (t *Transport) alone() error {
 			if lostAt.IsZero() {
 				lostAt = time.Now()
 			}
-			time.Sleep(reconnectWait)
+			select {
+			case <-time.After(reconnectWait):
+			case <-ctx.Done():
+			}
 		default:
-			return fmt.Errorf("make sure that no other process runs as node %s: %w", t.cfg.Self.ID, a.Err)
+			return t.unsure(a.Err)
 		}
 	}
 	t.logger.Warn("somebody is subscribed under this node's name and does not answer; taken for a process that has just died", "node", t.cfg.Self.ID)
 	return nil
+}
+
+func (t *Transport) unsure(err error) error {
+	return fmt.Errorf("make sure that no other process runs as node %s: %w", t.cfg.Self.ID, err)
 }

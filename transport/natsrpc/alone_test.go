@@ -1,6 +1,7 @@
 package natsrpc_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -40,7 +41,7 @@ func TestWhoeverAnswersUnderTheNameIsADuplicate(t *testing.T) {
 			squat(t, join(t, server, "other", 1), func(m *nats.Msg) { _ = m.Respond(c.answer) })
 			n := join(t, server, "n", 2)
 			var duplicate *natsrpc.DuplicateError
-			if err := n.Listen(echo(n.peer)); !errors.As(err, &duplicate) || duplicate.Node != "n" || duplicate.Boot != c.boot {
+			if err := n.Listen(t.Context(), echo(n.peer)); !errors.As(err, &duplicate) || duplicate.Node != "n" || duplicate.Boot != c.boot {
 				t.Fatalf("got %v", err)
 			}
 		})
@@ -53,7 +54,7 @@ func TestSilentPredecessorIsTakenForDead(t *testing.T) {
 	asked := make(chan struct{}, 16)
 	squat(t, join(t, server, "other", 1), func(*nats.Msg) { asked <- struct{}{} })
 	n := join(t, server, "n", 2)
-	if err := n.Listen(echo(n.peer)); err != nil {
+	if err := n.Listen(t.Context(), echo(n.peer)); err != nil {
 		t.Fatal(err)
 	}
 	if len(asked) < 2 {
@@ -71,7 +72,7 @@ func TestListenWaitsForTheConnection(t *testing.T) {
 	}
 	waitFor(t, "the loss to be seen", func() bool { return !n.Connected() })
 	listened := make(chan error, 1)
-	go func() { listened <- n.Listen(echo(n.peer)) }()
+	go func() { listened <- n.Listen(t.Context(), echo(n.peer)) }()
 	startServer(t, port)
 	if err := <-listened; err != nil {
 		t.Fatal(err)
@@ -86,7 +87,22 @@ func TestListenFailsWithoutNATS(t *testing.T) {
 	server := startServer(t, -1)
 	n := join(t, server, "n", 2)
 	n.conn.Close()
-	if err := n.Listen(echo(n.peer)); !errors.Is(err, transport.ErrDisconnected) {
+	if err := n.Listen(t.Context(), echo(n.peer)); !errors.Is(err, transport.ErrDisconnected) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestListenEndsWithItsContext(t *testing.T) {
+	server := startServer(t, -1)
+	n := join(t, server, "n", 2)
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the loss to be seen", func() bool { return !n.Connected() })
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stopped := errors.New("it is stopped")
+	cancel(stopped)
+	if err := n.Listen(ctx, echo(n.peer)); !errors.Is(err, stopped) {
 		t.Fatalf("got %v", err)
 	}
 }

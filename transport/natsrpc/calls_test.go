@@ -56,7 +56,7 @@ func TestDeadProcessHasNoRespondersAtOnce(t *testing.T) {
 	}
 	a.SetCluster(cluster)
 	b.SetCluster(cluster)
-	if err := b.Listen(echo(peerOf("b"))); err != nil {
+	if err := b.Listen(t.Context(), echo(peerOf("b"))); err != nil {
 		t.Fatal(err)
 	}
 	if answer := call(t, a, peerOf("b"), &transport.PingRequest{}, patient); answer.Err != nil {

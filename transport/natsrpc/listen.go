@@ -1,6 +1,7 @@
 package natsrpc
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -11,10 +12,10 @@ import (
 )
 
 // Listen makes sure that nobody else answers under this node's name, and then subscribes to its subjects. It blocks for that, a few
-// seconds at most. Errors: *DuplicateError; or transport.ErrDisconnected, when the connection was lost and did not come back
-// in that time.
-func (t *Transport) Listen(handle func(transport.Incoming)) error {
-	if err := t.alone(); err != nil {
+// seconds at most. Errors: *DuplicateError; transport.ErrDisconnected, when the connection was lost and did not come back
+// in that time; or why the context ended.
+func (t *Transport) Listen(ctx context.Context, handle func(transport.Incoming)) error {
+	if err := t.alone(ctx); err != nil {
 		return err
 	}
 	t.handle = handle

@@ -109,7 +109,7 @@ func pair(t *testing.T) (server *embednats.Server, a, b *endpoint) {
 	a, b = join(t, server, "a", 1), join(t, server, "b", 2)
 	a.SetCluster(cluster)
 	b.SetCluster(cluster)
-	if err := b.Listen(echo(b.peer)); err != nil {
+	if err := b.Listen(t.Context(), echo(b.peer)); err != nil {
 		t.Fatal(err)
 	}
 	return server, a, b
@@ -196,7 +196,7 @@ func TestSilenceIsATimeout(t *testing.T) {
 	a, b := join(t, server, "a", 1), join(t, server, "b", 2)
 	a.SetCluster(cluster)
 	b.SetCluster(cluster)
-	if err := b.Listen(func(transport.Incoming) {}); err != nil {
+	if err := b.Listen(t.Context(), func(transport.Incoming) {}); err != nil {
 		t.Fatal(err)
 	}
 	if answer := call(t, a, b.peer, &raft.VoteRequest{Term: 1, Candidate: a.peer}, 50*time.Millisecond); !errors.Is(answer.Err, transport.ErrTimeout) {
@@ -241,7 +241,7 @@ func TestRaftWaitsForTheGenesis(t *testing.T) {
 	server := startServer(t, -1)
 	a, b := join(t, server, "a", 1), join(t, server, "b", 2)
 	a.SetCluster(cluster)
-	if err := b.Listen(echo(b.peer)); err != nil {
+	if err := b.Listen(t.Context(), echo(b.peer)); err != nil {
 		t.Fatal(err)
 	}
 	answer := call(t, a, b.peer, &raft.VoteRequest{Term: 1, Candidate: a.peer}, 5*time.Second)
@@ -257,7 +257,7 @@ func TestRaftWaitsForTheGenesis(t *testing.T) {
 func TestASecondProcessUnderOneNameIsRefused(t *testing.T) {
 	server, _, _ := pair(t)
 	twin := join(t, server, "b", 3)
-	err := twin.Listen(echo(twin.peer))
+	err := twin.Listen(t.Context(), echo(twin.peer))
 	var duplicate *natsrpc.DuplicateError
 	if !errors.As(err, &duplicate) || duplicate.Boot != 2 || !strings.Contains(err.Error(), "runs already") {
 		t.Fatalf("got %v", err)
@@ -288,7 +288,7 @@ func TestCloseAnswersWhatWaits(t *testing.T) {
 	a, b := join(t, server, "a", 1), join(t, server, "b", 2)
 	a.SetCluster(cluster)
 	b.SetCluster(cluster)
-	if err := b.Listen(func(transport.Incoming) {}); err != nil {
+	if err := b.Listen(t.Context(), func(transport.Incoming) {}); err != nil {
 		t.Fatal(err)
 	}
 	answers := make(chan transport.Answer, 1)

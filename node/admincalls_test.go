@@ -1,0 +1,61 @@
+package node_test
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// A node runs so many calls at a time and refuses more; when it is closed, calls that still run end with it.
+func TestOperatorsCallsAreBoundedAndEndWithTheirNode(t *testing.T) {
+	c := newStoringCluster(t, "n1")
+	c.tune = nil
+	c.start("n1")
+	c.fill(nil, 3)
+	n, state := c.nodes["n1"], c.states["n1"]
+	conn, err := nats.Connect(c.server.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	begun := make(chan struct{}, 1)
+	state.mu.Lock()
+	state.writing = func(ctx context.Context) error {
+		begun <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	state.mu.Unlock()
+
+	inbox := conn.NewRespInbox()
+	answers := make(chan *nats.Msg, 100)
+	if _, err := conn.ChanSubscribe(inbox, answers); err != nil {
+		t.Fatal(err)
+	}
+	const calls, most = 70, 64
+	for range calls {
+		if err := conn.PublishRequest("quorate.test.node.n1.snapshot", inbox, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx := within(t, 30*time.Second)
+	for range calls - most {
+		select {
+		case m := <-answers:
+			var answer struct{ Code string }
+			if err := json.Unmarshal(m.Data, &answer); err != nil || answer.Code != "busy" {
+				t.Fatalf("answered %s", m.Data)
+			}
+		case <-ctx.Done():
+			t.Fatal("a call too many is not refused")
+		}
+	}
+	<-begun
+	if err := n.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	delete(c.nodes, "n1")
+}

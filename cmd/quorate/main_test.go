@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 // The test binary is the program, too: started again with asCommand set it does what quorate does. So the processes of the tests are
@@ -39,7 +41,7 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"NATS_URL", "NATS_PASSWORD", "QUORATE_CLUSTER"} {
 		_ = os.Unsetenv(name) // of whoever runs the tests
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // patience is how long a test waits for what should take seconds at most.

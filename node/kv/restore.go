@@ -74,9 +74,6 @@ func (g *staged) Discard() error {
 func (s *Store) swap(fresh *stateDB) error {
 	position, err := s.readPosition(fresh)
 	if err == nil {
-		err = fresh.failure()
-	}
-	if err == nil {
 		err = s.moveMarker(fresh.name)
 	}
 	if err != nil {

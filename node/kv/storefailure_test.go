@@ -131,7 +131,7 @@ func TestAFailureOfARestoredStateIsTold(t *testing.T) {
 	}
 }
 
-// TestEveryFailureOfTheDisk lets each operation that changes the disk fail once, one in each run, and cuts the power afterwards. Whatever
+// TestEveryFailureOfTheDisk lets each operation that changes the disk fail once, one in each run, and starts again, with and without a loss of power. Whatever
 // fails, nothing panics or hangs, and the state on the disk is one that there was, not older than what was said to be durable.
 func TestEveryFailureOfTheDisk(t *testing.T) {
 	other := openStore(t, vfs.NewMem())
@@ -260,26 +260,30 @@ func (w *failureWorkload) testFailureAt(t *testing.T, n int) {
 	if err != nil && !strings.Contains(err.Error(), errBroken.Error()) {
 		t.Errorf("%s: not the disk's error", describe)
 	}
-	after, err := OpenStore("state", StoreOptions{FS: disk.Memory.CrashClone(vfs.CrashCloneCfg{}), Logger: slog.New(slog.DiscardHandler), history: 10})
-	if err != nil {
+	if err := w.check(disk.Memory.CrashClone(vfs.CrashCloneCfg{}), durable); err != nil {
 		t.Errorf("%s; after a crash: %v", describe, err)
-		return
 	}
-	defer after.Close()
-	applied, err := after.Applied()
-	if err != nil {
-		t.Errorf("%s; after a crash: %v", describe, err)
-		return
+	if err := w.check(disk.Memory, durable); err != nil {
+		t.Errorf("%s; after a restart: %v", describe, err)
 	}
-	got, _, err := after.Range(RangeOptions{})
+}
+
+// check says that the state on a disk is one that there was, not older than what was durable.
+func (w *failureWorkload) check(fs vfs.FS, durable uint64) error {
+	s, err := OpenStore("state", StoreOptions{FS: fs, Logger: slog.New(slog.DiscardHandler), history: 10})
 	if err != nil {
-		t.Errorf("%s; after a crash: %v", describe, err)
-		return
+		return err
+	}
+	applied, err := s.Applied()
+	got, _, failed := s.Range(RangeOptions{})
+	if err := errors.Join(err, failed, s.Close()); err != nil {
+		return err
 	}
 	switch at := applied.Last.Index; {
 	case at < durable:
-		t.Errorf("%s; after a crash the state goes up to %d, of which %d was durable", describe, at, durable)
+		return fmt.Errorf("the state goes up to %d, of which %d was durable", at, durable)
 	case len(got) != len(w.states[at]) || len(got) > 0 && !reflect.DeepEqual(got, w.states[at]):
-		t.Errorf("%s; after a crash the state at %d is %v, not %v", describe, at, got, w.states[at])
+		return fmt.Errorf("the state at %d is %v, not %v", at, got, w.states[at])
 	}
+	return nil
 }

@@ -112,7 +112,7 @@ func TestFullDiskIsReported(t *testing.T) {
 	within(t, "Close", func() { _ = log.Close() })
 }
 
-// TestEveryFailureOfTheDisk lets each operation that changes the disk fail once, one in each run, and cuts the power afterwards. Whatever
+// TestEveryFailureOfTheDisk lets each operation that changes the disk fail once, one in each run, and starts again, with and without a loss of power. Whatever
 // fails, nothing panics or hangs, no later write is taken, and what was acknowledged is there.
 func TestEveryFailureOfTheDisk(t *testing.T) {
 	w := newWorkload(t)
@@ -175,13 +175,18 @@ func testFailureAt(t *testing.T, w *workload, n int) {
 			}
 		}
 	}
-	after, err := pebblelog.OpenLog("log", small(disk.Memory.CrashClone(vfs.CrashCloneCfg{})))
-	if err != nil {
-		t.Errorf("%s; after a crash: %v", describe, err)
-		return
+	check := func(fs vfs.FS) error {
+		after, err := pebblelog.OpenLog("log", small(fs))
+		if err != nil {
+			return err
+		}
+		return errors.Join(w.check(t, after, p), after.Close())
 	}
-	if err := errors.Join(w.check(t, after, p), after.Close()); err != nil {
+	if err := check(disk.Memory.CrashClone(vfs.CrashCloneCfg{})); err != nil {
 		t.Errorf("%s; after a crash: %v", describe, err)
+	}
+	if err := check(disk.Memory); err != nil {
+		t.Errorf("%s; after a restart: %v", describe, err)
 	}
 }
 
@@ -227,16 +232,18 @@ func testFailureAtOpening(t *testing.T, crashed *vfs.MemFS, want string, n int) 
 	if err != nil && !strings.Contains(err.Error(), broken.Error()) {
 		t.Errorf("%s: not the disk's error", describe)
 	}
-	after, err := pebblelog.OpenLog("log", small(disk.Memory.CrashClone(vfs.CrashCloneCfg{})))
-	if err != nil {
-		t.Errorf("%s; after a crash: %v", describe, err)
-		return true
-	}
-	if got := stateOf(t, after); got != want {
-		t.Errorf("%s; after a crash the log holds %s", describe, got)
-	}
-	if err := after.Close(); err != nil {
-		t.Errorf("%s; after a crash: %v", describe, err)
+	for _, fs := range []vfs.FS{disk.Memory.CrashClone(vfs.CrashCloneCfg{}), disk.Memory} {
+		after, err := pebblelog.OpenLog("log", small(fs))
+		if err != nil {
+			t.Errorf("%s; after it: %v", describe, err)
+			continue
+		}
+		if got := stateOf(t, after); got != want {
+			t.Errorf("%s; after it the log holds %s", describe, got)
+		}
+		if err := after.Close(); err != nil {
+			t.Errorf("%s; after it: %v", describe, err)
+		}
 	}
 	return true
 }

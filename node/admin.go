@@ -96,7 +96,14 @@ func (n *Node) answerAdminCalls(ctx context.Context, calls <-chan adminCall, tak
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			for {
+				select {
+				case c := <-calls:
+					n.answerAdmin(c.message, nil, ErrStopped)
+				default:
+					return
+				}
+			}
 		case c := <-calls:
 			group.Go(func() {
 				defer func() { <-taken }()

@@ -1,7 +1,6 @@
 package node_test
 
 import (
-	"context"
 	"encoding/json"
 	"testing"
 	"time"
@@ -15,20 +14,13 @@ func TestOperatorsCallsAreBoundedAndEndWithTheirNode(t *testing.T) {
 	c.tune = nil
 	c.start("n1")
 	c.fill(nil, 3)
-	n, state := c.nodes["n1"], c.states["n1"]
+	n := c.nodes["n1"]
 	conn, err := nats.Connect(c.server.ClientURL())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	begun := make(chan struct{}, 1)
-	state.mu.Lock()
-	state.writing = func(ctx context.Context) error {
-		begun <- struct{}{}
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	state.mu.Unlock()
+	begun := c.states["n1"].hang()
 
 	inbox := conn.NewRespInbox()
 	answers := make(chan *nats.Msg, 100)

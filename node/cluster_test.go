@@ -32,6 +32,19 @@ type journal struct {
 	writing func(ctx context.Context) error
 }
 
+// hang has snapshots hang until their context ends, and says when one begins.
+func (j *journal) hang() (begun <-chan struct{}) {
+	writing := make(chan struct{}, 8)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.writing = func(ctx context.Context) error {
+		writing <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return writing
+}
+
 func (j *journal) OnFailure(tell func(error)) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

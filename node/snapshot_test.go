@@ -394,15 +394,7 @@ func TestCloseEndsABuildThatIsUnderWay(t *testing.T) {
 	c.tune = nil
 	c.start("n1")
 	c.fill(nil, 5)
-	n, state := c.nodes["n1"], c.states["n1"]
-	begun := make(chan struct{}, 8)
-	state.mu.Lock()
-	state.writing = func(ctx context.Context) error {
-		begun <- struct{}{}
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	state.mu.Unlock()
+	n, begun := c.nodes["n1"], c.states["n1"].hang()
 	asked := make(chan error, 1)
 	go func() {
 		_, err := n.Snapshot(within(t, 60*time.Second))

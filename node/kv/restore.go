@@ -32,11 +32,14 @@ func (s *Store) Restore(ctx context.Context, meta node.SnapshotMeta, r io.Reader
 // snapshot. It implements node.StagedStateMachine, and may run beside everything else but another Stage.
 func (s *Store) Stage(ctx context.Context, meta node.SnapshotMeta, r io.Reader) (node.Staged, error) {
 	s.mu.RLock()
-	current := s.db.name
+	db := s.db
 	s.mu.RUnlock()
-	number, err := strconv.Atoi(strings.TrimPrefix(current, "state-"))
+	if db == nil {
+		return nil, errClosed
+	}
+	number, err := strconv.Atoi(strings.TrimPrefix(db.name, "state-"))
 	if err != nil {
-		return nil, fmt.Errorf("restore a snapshot: current directory %q: %w", current, err)
+		return nil, fmt.Errorf("restore a snapshot: current directory %q: %w", db.name, err)
 	}
 	name := "state-" + strconv.Itoa(number+1)
 	if err := s.options.FS.RemoveAll(s.path(name)); err != nil {

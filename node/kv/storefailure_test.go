@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -29,15 +28,33 @@ func applyPut(t testing.TB, s *Store, index uint64) error {
 	return err
 }
 
-// Pebble tries a flush that failed again for ever, and waits for it when it is closed.
-func TestAFlushThatFailsIsTheEndAndIsToldOnce(t *testing.T) {
-	var full atomic.Bool
-	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+// fillingDisk is a disk in memory whose writes fail while it is full: those of files with in in their path.
+func fillingDisk(in string) (fs vfs.FS, full *atomic.Bool) {
+	full = &atomic.Bool{}
+	return errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.Contains(op.Path, in) {
 			return errBroken
 		}
 		return nil
-	}))
+	})), full
+}
+
+// wholeState is a snapshot of a state that goes up to an index.
+func wholeState(t *testing.T, upTo uint64) []byte {
+	t.Helper()
+	s := openStore(t, vfs.NewMem())
+	for index := uint64(1); index <= upTo; index++ {
+		if err := applyPut(t, s, index); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer s.Close()
+	return snapshotOf(t, s)
+}
+
+// Pebble tries a flush that failed again for ever, and waits for it when it is closed.
+func TestAFlushThatFailsIsTheEndAndIsToldOnce(t *testing.T) {
+	fs, full := fillingDisk("")
 	var log bytes.Buffer
 	s, err := OpenStore("state", StoreOptions{FS: fs, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
@@ -75,19 +92,8 @@ func TestAFlushThatFailsIsTheEndAndIsToldOnce(t *testing.T) {
 
 // A failure of the disk while a snapshot is made ready is none of the present state, which is left as it is.
 func TestADiskThatIsFullForASnapshotLeavesTheStateAlone(t *testing.T) {
-	var full atomic.Bool
-	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if full.Load() && strings.Contains(op.Path, "state-2/") && op.Kind == errorfs.OpFileWrite {
-			return errBroken
-		}
-		return nil
-	}))
-	other := openStore(t, vfs.NewMem())
-	fillStore(t, other, 1, 30)
-	whole := snapshotOf(t, other)
-	if err := other.Close(); err != nil {
-		t.Fatal(err)
-	}
+	fs, full := fillingDisk("state-2/")
+	whole := wholeState(t, 30)
 	s := openStore(t, fs)
 	s.OnFailure(func(err error) { t.Errorf("told %v", err) })
 	if err := applyPut(t, s, 1); err != nil {
@@ -106,20 +112,12 @@ func TestADiskThatIsFullForASnapshotLeavesTheStateAlone(t *testing.T) {
 
 // TestAFailureOfARestoredStateIsTold shows that whoever is told of failures is so also after a snapshot took the state's place.
 func TestAFailureOfARestoredStateIsTold(t *testing.T) {
-	var full atomic.Bool
-	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
-			return errBroken
-		}
-		return nil
-	}))
-	other := openStore(t, vfs.NewMem())
-	fillStore(t, other, 1, 30)
-	whole := snapshotOf(t, other)
+	fs, full := fillingDisk("")
+	whole := wholeState(t, 30)
 	s := openStore(t, fs)
 	var told []error
 	s.OnFailure(func(err error) { told = append(told, err) })
-	if err := errors.Join(other.Close(), s.Restore(t.Context(), node.SnapshotMeta{Last: raft.LogID{Term: 1, Index: 30}}, newReader(whole)), applyPut(t, s, 31)); err != nil {
+	if err := errors.Join(s.Restore(t.Context(), node.SnapshotMeta{Last: raft.LogID{Term: 1, Index: 30}}, newReader(whole)), applyPut(t, s, 31)); err != nil {
 		t.Fatal(err)
 	}
 	full.Store(true)
@@ -134,17 +132,7 @@ func TestAFailureOfARestoredStateIsTold(t *testing.T) {
 // TestEveryFailureOfTheDisk lets each operation that changes the disk fail once, one in each run, and starts again, with and without a loss of power. Whatever
 // fails, nothing panics or hangs, and the state on the disk is one that there was, not older than what was said to be durable.
 func TestEveryFailureOfTheDisk(t *testing.T) {
-	other := openStore(t, vfs.NewMem())
-	for index := uint64(1); index <= 200; index++ {
-		if err := applyPut(t, other, index); err != nil {
-			t.Fatal(err)
-		}
-	}
-	whole := snapshotOf(t, other)
-	if err := other.Close(); err != nil {
-		t.Fatal(err)
-	}
-	w := failureWorkload{whole: whole, states: map[uint64][]Entry{}}
+	w := failureWorkload{whole: wholeState(t, failureSnapshotIndex), states: map[uint64][]Entry{}}
 	undisturbed := storagetest.NewFailingDisk(func(int, errorfs.Op) error { return nil })
 	if _, err := w.run(t, undisturbed.FS(), true); err != nil {
 		t.Fatal(err)
@@ -241,17 +229,7 @@ func (w *failureWorkload) testFailureAt(t *testing.T, n int) {
 	})
 	var durable uint64
 	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		durable, err = w.run(t, disk.FS(), false)
-	}()
-	select {
-	case <-done:
-	case <-time.After(20 * time.Second):
-		failed, _ := disk.Failed()
-		t.Fatalf("the run in which operation %d (%s) fails does not end", n, storagetest.DescribeOp(*failed))
-	}
+	storagetest.Within(t, fmt.Sprintf("the run in which operation %d fails", n), func() { durable, err = w.run(t, disk.FS(), false) })
 	failed, _ := disk.Failed()
 	if failed == nil {
 		return // the background did less this time

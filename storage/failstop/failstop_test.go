@@ -7,13 +7,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"quorate/storage/failstop"
+	"quorate/storage/storagetest"
 )
 
 var errBroken = errors.New("the disk is broken")
@@ -31,20 +31,6 @@ func open(t *testing.T, fs vfs.FS, fault *failstop.Fault, fail func(errorfs.Op) 
 		t.Fatal(err)
 	}
 	return db
-}
-
-func within(t *testing.T, what string, op func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		op()
-	}()
-	select {
-	case <-done:
-	case <-time.After(60 * time.Second):
-		t.Fatalf("%s does not return", what)
-	}
 }
 
 // Pebble tries a compaction that failed again for ever.
@@ -73,12 +59,12 @@ func TestACompactionThatFailsIsAFault(t *testing.T) {
 		t.Fatal(fault.Get())
 	}
 	armed.Store(true)
-	within(t, "the compaction", func() {
+	storagetest.Within(t, "the compaction", func() {
 		if err := db.Compact(t.Context(), []byte("a"), []byte("z"), false); !errors.Is(err, errBroken) {
 			t.Errorf("Compact returned %v", err)
 		}
 	})
-	within(t, "the fault", func() {
+	storagetest.Within(t, "the fault", func() {
 		if err := <-told; !errors.Is(err, errBroken) {
 			t.Errorf("told %v", err)
 		}
@@ -86,14 +72,14 @@ func TestACompactionThatFailsIsAFault(t *testing.T) {
 	if err := fault.Get(); !errors.Is(err, errBroken) {
 		t.Errorf("the fault is %v", err)
 	}
-	within(t, "Close", func() { _ = db.Close() })
+	storagetest.Within(t, "Close", func() { _ = db.Close() })
 	if len(told) > 0 {
 		t.Errorf("told again: %v", <-told)
 	}
 }
 
-// A flush without a write, and a compaction that Close cancels, are no failures.
-func TestWhatIsNoFaultIsNone(t *testing.T) {
+// Pebble reports a flush that has nothing to write as one that failed.
+func TestAFlushOfNothingIsNoFault(t *testing.T) {
 	var fault failstop.Fault
 	db := open(t, vfs.NewMem(), &fault, func(errorfs.Op) error { return nil })
 	if err := errors.Join(db.Flush(), db.Set([]byte("k"), nil, pebble.Sync), db.Delete([]byte("k"), pebble.Sync), db.Flush(), db.Close()); err != nil {

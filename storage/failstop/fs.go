@@ -20,13 +20,11 @@ func (f *stoppingFS) Unwrap() vfs.FS { return f.FS }
 // stopped reports whether nothing may reach the disk any more.
 func (f *stoppingFS) stopped() bool { return f.fault.Get() != nil }
 
-// failed makes err the fault, and reports whether Pebble must not hear of it.
-func (f *stoppingFS) failed(what, name string, err error) bool {
-	if err == nil {
-		return false
+// check makes err, if there is one, the fault.
+func (f *stoppingFS) check(what, name string, err error) {
+	if err != nil {
+		f.fault.Set(fmt.Errorf("%s %s: %w", what, name, err))
 	}
-	f.fault.Set(fmt.Errorf("%s %s: %w", what, name, err))
-	return true
 }
 
 // Create makes a file.
@@ -59,9 +57,7 @@ func (f *stoppingFS) writable(what, name string, open func() (vfs.File, error)) 
 		if err == nil {
 			return &file{File: opened, name: name, fs: f}, nil
 		}
-		if !f.failed(what, name, err) {
-			return nil, err
-		}
+		f.check(what, name, err)
 	}
 	return &file{File: vfs.NewMemFile(nil), name: name, fs: f}, nil
 }
@@ -83,11 +79,8 @@ func (f *stoppingFS) RemoveAll(name string) error {
 
 // Rename renames a file, or pretends to.
 func (f *stoppingFS) Rename(oldname, newname string) error {
-	err := f.unlessStopped(func() error { return f.FS.Rename(oldname, newname) })
-	if f.failed("rename to", newname, err) {
-		return nil
-	}
-	return err
+	f.check("rename to", newname, f.unlessStopped(func() error { return f.FS.Rename(oldname, newname) }))
+	return nil
 }
 
 // MkdirAll makes a directory.
@@ -111,28 +104,20 @@ type file struct {
 
 // Write writes, or pretends to.
 func (f *file) Write(p []byte) (int, error) {
-	n := len(p) // the file below may change p
-	if f.fs.stopped() {
-		return n, nil
-	}
-	written, err := f.File.Write(p)
-	if f.fs.failed("write", f.name, err) {
-		return n, nil
-	}
-	return written, err
+	return f.write(len(p), func() (int, error) { return f.File.Write(p) })
 }
 
 // WriteAt writes, or pretends to.
 func (f *file) WriteAt(p []byte, offset int64) (int, error) {
-	n := len(p)
-	if f.fs.stopped() {
-		return n, nil
+	return f.write(len(p), func() (int, error) { return f.File.WriteAt(p, offset) })
+}
+
+func (f *file) write(n int, op func() (int, error)) (int, error) {
+	if !f.fs.stopped() {
+		_, err := op()
+		f.fs.check("write", f.name, err)
 	}
-	written, err := f.File.WriteAt(p, offset)
-	if f.fs.failed("write", f.name, err) {
-		return n, nil
-	}
-	return written, err
+	return n, nil
 }
 
 // Sync syncs, or pretends to.
@@ -151,14 +136,8 @@ func (f *file) SyncTo(length int64) (full bool, err error) {
 }
 
 func (f *file) sync(op func() error) error {
-	if f.fs.stopped() {
-		return nil
-	}
-	err := op()
-	if f.fs.failed("sync", f.name, err) {
-		return nil
-	}
-	return err
+	f.fs.check("sync", f.name, f.fs.unlessStopped(op))
+	return nil
 }
 
 // Preallocate is a hint.
@@ -168,9 +147,6 @@ func (f *file) Preallocate(offset, length int64) error {
 
 // Close closes the file, also after the fault.
 func (f *file) Close() error {
-	err := f.File.Close()
-	if f.fs.failed("close", f.name, err) || f.fs.stopped() {
-		return nil
-	}
-	return err
+	f.fs.check("close", f.name, f.File.Close())
+	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -17,21 +16,6 @@ import (
 	"quorate/storage/pebblelog"
 	"quorate/storage/storagetest"
 )
-
-// within fails the test if op does not return in time: what would hang must not hang the test.
-func within(t testing.TB, what string, op func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		op()
-	}()
-	select {
-	case <-done:
-	case <-time.After(60 * time.Second):
-		t.Fatalf("%s does not return", what)
-	}
-}
 
 func isLog(op errorfs.Op) bool { return strings.HasSuffix(op.Path, ".log") }
 
@@ -53,12 +37,12 @@ func TestFailedSyncIsTheEnd(t *testing.T) {
 
 	commit, err := log.Write(storage.Write{Append: entries(t, 1, 4, 5, 10)})
 	if err == nil { // else it was faster
-		within(t, "Wait", func() { err = commit.Wait() })
+		storagetest.Within(t, "Wait", func() { err = commit.Wait() })
 	}
 	if !errors.Is(err, broken) {
 		t.Errorf("Wait, or Write, returned %v", err)
 	}
-	within(t, "OnFatal", func() { err = <-fatal })
+	storagetest.Within(t, "OnFatal", func() { err = <-fatal })
 	if !errors.Is(err, broken) {
 		t.Errorf("OnFatal got %v", err)
 	}
@@ -73,7 +57,7 @@ func TestFailedSyncIsTheEnd(t *testing.T) {
 	if err := log.SetIdentity(storage.Identity{}); err == nil {
 		t.Error("an identity was stored")
 	}
-	within(t, "Close", func() { err = log.Close() })
+	storagetest.Within(t, "Close", func() { err = log.Close() })
 	if !errors.Is(err, broken) {
 		t.Errorf("Close returned %v", err)
 	}
@@ -100,16 +84,16 @@ func TestFullDiskIsReported(t *testing.T) {
 	full.Store(true)
 	commit, err := log.Write(storage.Write{Append: entries(t, 1, 1, 3, 10)})
 	if err == nil {
-		within(t, "Wait", func() { err = commit.Wait() })
+		storagetest.Within(t, "Wait", func() { err = commit.Wait() })
 	}
 	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), ".log") {
 		t.Errorf("got %v", err)
 	}
-	within(t, "OnFatal", func() { err = <-fatal })
+	storagetest.Within(t, "OnFatal", func() { err = <-fatal })
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("OnFatal got %v", err)
 	}
-	within(t, "Close", func() { _ = log.Close() })
+	storagetest.Within(t, "Close", func() { _ = log.Close() })
 }
 
 // TestEveryFailureOfTheDisk lets each operation that changes the disk fail once, one in each run, and starts again, with and without a loss of power. Whatever
@@ -144,7 +128,7 @@ func testFailureAt(t *testing.T, w *workload, n int) {
 	options.OnFatal = func(error) { fatal.Add(1) }
 	var p progress
 	var err error
-	within(t, fmt.Sprintf("the run in which operation %d fails", n), func() {
+	storagetest.Within(t, fmt.Sprintf("the run in which operation %d fails", n), func() {
 		var log *pebblelog.Log
 		if log, err = pebblelog.OpenLog("log", options); err != nil {
 			return
@@ -218,7 +202,7 @@ func testFailureAtOpening(t *testing.T, crashed *vfs.MemFS, want string, n int) 
 	})
 	disk.Memory = crashed.CrashClone(vfs.CrashCloneCfg{})
 	var err error
-	within(t, fmt.Sprintf("the opening in which operation %d fails", n), func() {
+	storagetest.Within(t, fmt.Sprintf("the opening in which operation %d fails", n), func() {
 		var log *pebblelog.Log
 		if log, err = pebblelog.OpenLog("log", small(disk.FS())); err == nil {
 			err = log.Close()

@@ -81,6 +81,24 @@ func TestServeRefusesADirectoryOfAnotherNode(t *testing.T) {
 	p.stop()
 }
 
+func TestLaterStartsIgnoreTheMembersAndSaySo(t *testing.T) {
+	url := startNATS(t)
+	dir := t.TempDir()
+	for _, run := range []struct{ members, says string }{
+		{"n1", ""},
+		{"n1", "the list of members is ignored"},
+		{"n1,n2", "genesis=n1"},
+	} {
+		p := start(t, "serve", "--cluster", "c", "--id", "n1", "--members", run.members, "--dir", dir, "--nats", url)
+		p.waitFor(run.says)
+		must(t, "", "leader", "--wait", "--timeout", "50s", "--cluster", "c", "--nats", url) // alone: it has the members of the first start
+		p.stop()
+		if run.says == "" && strings.Contains(p.stderr(), "ignored") {
+			t.Errorf("the first start says:\n%s", p.stderr())
+		}
+	}
+}
+
 func TestServeWithoutMembersNeedsADirectoryWithSome(t *testing.T) {
 	wantStatus(t, statusFailed, "members", "serve", "--cluster", "c", "--id", "n1", "--dir", t.TempDir(), "--nats", startNATS(t))
 }

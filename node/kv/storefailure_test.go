@@ -108,6 +108,9 @@ func TestADiskThatIsFullForASnapshotLeavesTheStateAlone(t *testing.T) {
 	if err := errors.Join(applyPut(t, s, 2), s.Sync(t.Context()), s.Restore(t.Context(), meta, newReader(whole)), applyPut(t, s, 31), s.Close()); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
+	if _, err := s.Stage(t.Context(), meta, newReader(whole)); !errors.Is(err, errClosed) {
+		t.Errorf("Stage into a closed store: %v", err)
+	}
 }
 
 // TestAFailureOfARestoredStateIsTold shows that whoever is told of failures is so also after a snapshot took the state's place.

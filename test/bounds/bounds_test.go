@@ -187,23 +187,33 @@ func BenchmarkPuts(b *testing.B) {
 //
 // A commit is measured twice: alone on the disk (of-bound-alone), and while two other stores commit to the same disk (of-bound), which is
 // what it costs here: a put is committed by three stores at once, and a disk syncs for one after the other.
+//
+// Beside it runs a bare put (see bare_test.go): the same messages and commits without Raft. bare-of-bound-alone above 1 says that this
+// machine has no processors or disks to do in that time what a put cannot do without; of-bare is what Quorate adds.
 func BenchmarkOnePut(b *testing.B) {
-	_, put, echo, dir := puts(b)
+	c, put, echo, dir := puts(b)
 	raw := rawPebble(b, dir, "raw")
 	triple := rawTriple(b, dir)
-	warmUp(b, 1, put, echo, raw)
-	var ratios, alone []float64
+	bare := barePuts(b, c.URL, dir)
+	warmUp(b, 1, put, echo, raw, bare)
+	var ratios, alone, ofBare, bareAlone []float64
 	for range b.N * rounds {
 		_, p := load(b, 1, put)
 		_, r := load(b, 1, echo)
 		_, s := load(b, 1, raw)
 		_, t := load(b, 3, triple)
-		b.Logf("one writer, %d B: put p50 %v, NATS round trip p50 %v, synced commit p50 %v alone, %v of three stores at once", valueBytes, p, r, s, t)
+		_, q := load(b, 1, bare)
+		b.Logf("one writer, %d B: put p50 %v, bare put p50 %v, NATS round trip p50 %v, synced commit p50 %v alone, %v of three stores at once",
+			valueBytes, p, q, r, s, t)
+		ofBare = append(ofBare, float64(p)/float64(q))
+		bareAlone = append(bareAlone, float64(q)/float64(2*r+2*s))
 		ratios = append(ratios, float64(p)/float64(2*r+2*t))
 		alone = append(alone, float64(p)/float64(2*r+2*s))
 	}
 	b.ReportMetric(median(ratios), "of-bound")
 	b.ReportMetric(median(alone), "of-bound-alone")
+	b.ReportMetric(median(ofBare), "of-bare")
+	b.ReportMetric(median(bareAlone), "bare-of-bound-alone")
 }
 
 // puts starts a NATS server, three serve processes and an echo, each a process of its own.

@@ -64,6 +64,10 @@ func play(ctx context.Context, role, url, dir, id string) error {
 		return playStore(ctx, url, dir, id, raft.NodeID(id))
 	case "joining-store":
 		return playStore(ctx, url, dir, id)
+	case "bare-follower":
+		return playBareFollower(ctx, url, dir, id)
+	case "bare-leader":
+		return playBareLeader(ctx, url, dir, id)
 	case "echo":
 		conn, err := nats.Connect(url)
 		if err != nil {

@@ -219,8 +219,8 @@ func (c *raftCore) step() error {
 	if d.durable.value > c.durableSeq {
 		c.metrics.waited(channelDurable, d.durable.sent, now)
 		c.durableSeq = d.durable.value
-		c.batching.synced(now)
-		c.engine.Durable(now, c.durableSeq)
+		c.batching.synced(d.durable.sent)
+		c.engine.Durable(d.durable.sent, c.durableSeq)
 	}
 	for i := range d.progress {
 		c.metrics.waited(channelProgress, d.progress[i].sent, now)

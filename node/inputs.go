@@ -21,7 +21,7 @@ type inputs struct {
 	answers chan answer
 	// snapshot: builder and fetcher → RaftCore, one report each.
 	snapshot chan timed[snapshotEvent]
-	// durable: sync waiter → RaftCore, the newest write on disk.
+	// durable: sync waiter → RaftCore, the newest write on disk, and since when it is: always, since the engine judges the disk by it.
 	durable chan timed[uint64]
 }
 

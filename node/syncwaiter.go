@@ -42,7 +42,7 @@ func (w *syncWaiter) run(ctx context.Context) {
 				w.fail(fmt.Errorf("sync the log: %w", err))
 				return
 			}
-			replace(w.durable, timed[uint64]{item.seq, w.metrics.now()})
+			replace(w.durable, timed[uint64]{item.seq, time.Now()})
 			w.metrics.durable(item)
 		}
 	}

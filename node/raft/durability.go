@@ -133,15 +133,16 @@ func (e *Engine) refuseGatedOfOldTerms() {
 	}
 }
 
-// Durable tells that the write of that number, and all before it, are on disk.
-func (e *Engine) Durable(now time.Time, seq uint64) {
-	e.step(now)
+// Durable tells that the write of that number, and all before it, are on disk since at. That may be earlier than other inputs: a core that
+// was busy hears of it late, and a disk that has stood still since then is stalled all the same.
+func (e *Engine) Durable(at time.Time, seq uint64) {
+	e.step(at)
 	seq = min(seq, e.seq) // no more than was handed out
 	if seq <= e.disk.seq {
 		return
 	}
 	e.disk.seq = seq
-	e.disk.progress = e.now
+	e.disk.progress = at
 	n := 0
 	for n < len(e.disk.pending) && e.disk.pending[n].seq <= seq {
 		e.disk.index = max(e.disk.index, e.disk.pending[n].last)

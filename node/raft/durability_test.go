@@ -161,6 +161,23 @@ func TestStalledDiskEndsLeadership(t *testing.T) {
 	}
 }
 
+// A core that was busy for long hears late of a disk that stopped long ago.
+func TestStalledDiskIsJudgedByWhenItMovedAndNotByWhenThatIsHeard(t *testing.T) {
+	b := newBench(t, voters(1), terms{1})
+	b.tick(0)
+	b.wantRole(Leader)
+	b.slow = true
+	b.propose(1)
+	moved, at := b.out.Write.Seq, b.now
+	b.propose(1)
+	b.tick(timeout / 2)
+	b.e.Durable(at, moved)
+	b.tick(timeout / 2)
+	b.wantRole(Leader)
+	b.tick(timeout / 10)
+	b.wantRole(Follower)
+}
+
 func TestDurableBeyondWhatWasWritten(t *testing.T) {
 	b := newBench(t, voters(3), terms{1})
 	b.e.Durable(b.now, 1000)

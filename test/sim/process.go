@@ -54,6 +54,7 @@ type process struct {
 // inbox is what waits for the core, in the order in which the core hands it to the engine.
 type inbox struct {
 	durable  uint64
+	synced   time.Time // since when durable is
 	progress []raft.Progress
 	answers  []func(*raft.Engine)
 	rpc      []incoming
@@ -95,7 +96,9 @@ func (p *process) start() {
 	p.alone = 0
 	p.disk.durable = func(seq uint64) {
 		p.disk.moved = w.now
-		p.inbox.durable = max(p.inbox.durable, seq)
+		if seq > p.inbox.durable {
+			p.inbox.durable, p.inbox.synced = seq, p.arrival()
+		}
 		p.wake()
 	}
 	p.building = false
@@ -205,7 +208,7 @@ func (p *process) step(in inbox) {
 		p.engine.Slept(now)
 	}
 	if in.durable > 0 {
-		p.engine.Durable(now, in.durable)
+		p.engine.Durable(in.synced, in.durable)
 	}
 	for _, progress := range in.progress {
 		p.engine.Progress(now, progress)

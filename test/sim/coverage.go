@@ -126,6 +126,6 @@ func (c *Coverage) missing(seeds uint64) []string {
 }
 
 // rarely is the number of seeds in which everything must happen at least once, on average.
-const rarely = 100
+const rarely = 150
 
 func (w *world) happened(h happening) { w.coverage.happened[h]++ }

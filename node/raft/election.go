@@ -21,12 +21,17 @@ type campaign struct {
 
 // mayStand reports whether the node is a voter, in the configuration in force or in the one that it is to replace. Who is left
 // out of a configuration that is not committed yet must still stand: perhaps only those have its entry, and nobody without it
-// could win their votes (dissertation section 4.2.2).
+// could win their votes (dissertation section 4.2.2). So must a learner whose vote is needed.
 func (e *Engine) mayStand() bool {
 	if e.following.removed || e.following.quiet {
 		return false
 	}
-	return slices.ContainsFunc(e.memberships, func(at MembershipAt) bool { return at.Membership.IsVoter(e.cfg.Self) })
+	return slices.ContainsFunc(e.memberships, func(at MembershipAt) bool {
+		if e.needed() {
+			return at.Membership.Contains(e.cfg.Self)
+		}
+		return at.Membership.IsVoter(e.cfg.Self)
+	})
 }
 
 // startPreVote asks the others whether they would vote for this node. That changes nothing here or there.
@@ -168,6 +173,7 @@ func (e *Engine) VoteRequested(now time.Time, req *VoteRequest, to ReplyTo) {
 // decideVote answers a request on its merits: the term, the one vote a term, and the log (paper sections 5.2 and 5.4.1).
 func (e *Engine) decideVote(req *VoteRequest, to ReplyTo) {
 	upToDate := !req.Last.Less(e.log.last)
+	e.noteNeeded(req)
 	if req.Pre {
 		free := req.Term > e.vote.Term || (req.Term == e.vote.Term && (e.vote.For == "" || e.vote.For == req.Candidate.ID))
 		resp := VoteResponse{From: e.cfg.Self, Term: e.vote.Term, Pre: true, Removed: e.removedSince(req)}
@@ -186,6 +192,21 @@ func (e *Engine) decideVote(req *VoteRequest, to ReplyTo) {
 		e.resetElectionDeadline()
 	}
 	e.replyVote(to, VoteResponse{From: e.cfg.Self, Term: e.vote.Term, Granted: granted, Removed: e.removedSince(req)})
+}
+
+// noteNeeded notes a request for a vote that this node cannot give, because its own log is newer.
+func (e *Engine) noteNeeded(req *VoteRequest) {
+	if req.Last.Less(e.log.last) {
+		e.following.neededBy = maxLogID(e.following.neededBy, req.Last)
+	}
+}
+
+// needed reports whether somebody cannot win without this node's vote, and cannot get it. The asker counts it among the voters. Unless
+// that is an older configuration than the committed one, which it then lacks and cannot win without, there is one under way that this node,
+// who only learns by what it knows, has not heard of.
+func (e *Engine) needed() bool {
+	by := e.following.neededBy
+	return by != LogID{} && !by.Less(e.memberships[0].ID)
 }
 
 // removedSince returns the index of the newest committed configuration if the candidate is no member of it, else 0. If all of the

@@ -35,6 +35,42 @@ func TestLearnerNeverStandsButVotesIfAsked(t *testing.T) {
 	}
 }
 
+// n2 counts n1 among the voters of a configuration that n1 does not know, and needs its vote; but the log of n1, who only learns by what it
+// knows, is newer. Nobody without that log can win that vote, so who has it must stand (dissertation section 4.2.2).
+func TestALearnerStandsWhoseVoteIsNeededAndCannotBeGiven(t *testing.T) {
+	m := voters(4)
+	m.Members[0].Voter = false
+	older := LogID{Term: 1, Index: 1}
+	b := newBench(t, m, terms{1, 2})
+	if b.vote(2, 3, older, true); b.granted() {
+		t.Fatal("it votes for the older log")
+	}
+	b.lead(2, 3)
+	b.matched(3, 2, 3)
+	b.wantCommit(3)
+	b.wantRole(Follower) // the leader that the configuration needed, but does not count, hands over
+	if out := b.out; len(out.TimeoutNow) != 1 {
+		t.Errorf("it hands over to %+v", out.TimeoutNow)
+	}
+
+	stays := func(b *bench) {
+		t.Helper()
+		for range 10 {
+			b.tick(timeout * 2)
+			b.wantRole(Follower)
+		}
+	}
+	b = newBench(t, m, terms{1, 2})
+	b.vote(2, 3, older, true)
+	b.append(3, 3, LogID{Term: 2, Index: 2}, 0) // there is a leader after all
+	stays(b)
+
+	b = restore(t, Restored{Vote: Vote{Term: 2}, Log: view(t, terms{1, 2}), Committed: LogID{Term: 2, Index: 2},
+		Memberships: []MembershipAt{{ID: LogID{Term: 2, Index: 2}, Membership: m}}})
+	b.vote(2, 3, older, true) // by an older configuration
+	stays(b)
+}
+
 func TestDuplicatedAndForeignVotesCountOnce(t *testing.T) {
 	b := newBench(t, voters(5), terms{1})
 	b.stand()

@@ -29,6 +29,8 @@ type following struct {
 	held []heldVote
 	// removed: a voter told of a committed configuration without this node. Only a leader's message ends it.
 	removed bool
+	// neededBy is the newest log of those who asked for a vote that this node could not give. Only a leader ends that.
+	neededBy LogID
 	// quiet: this node was told not to stand for election.
 	quiet bool
 }
@@ -70,7 +72,7 @@ func (e *Engine) tickFollower() {
 	}
 	if !e.mayStand() || e.diskStalled() {
 		e.campaign = nil
-		e.resetElectionDeadline() // a learner or removed node waits; who cannot write cannot win
+		e.resetElectionDeadline() // a learner that nobody needs waits, as a removed node does; who cannot write cannot win
 		return
 	}
 	e.startPreVote()
@@ -131,7 +133,7 @@ func (e *Engine) heardFromLeader(arrived time.Time, term uint64, leader Peer, su
 		e.becomeFollower(term, leader)
 	}
 	f := &e.following
-	f.removed = false
+	f.removed, f.neededBy = false, LogID{}
 	if arrived.After(f.heard) {
 		f.heard = arrived
 	}

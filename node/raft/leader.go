@@ -109,6 +109,7 @@ func (e *Engine) becomeLeader() {
 	e.campaign = nil
 	e.following.leader = e.cfg.Self
 	e.following.gone, e.following.tries = false, 0
+	e.following.neededBy = LogID{}
 	e.refuseHeld()
 	l := &leading{
 		term:    e.vote.Term,

@@ -159,6 +159,15 @@ var mutants = []mutant{
 	{"learner stands for election (8)", []patch{
 		{"election.go", "return at.Membership.IsVoter(e.cfg.Self)", "return at.Membership.Contains(e.cfg.Self)"},
 	}, simulator, false},
+	{"learner does not stand although its vote is needed", []patch{
+		{"election.go", "		e.following.neededBy = maxLogID(e.following.neededBy, req.Last)\n", ""},
+	}, engineTests, false},
+	{"learner stands because of who has an older configuration", []patch{
+		{"election.go", "return by != LogID{} && !by.Less(e.memberships[0].ID)", "return by != LogID{}"},
+	}, simulator, false},
+	{"learner stands whose vote was needed before there was a leader", []patch{
+		{"follower.go", "f.removed, f.neededBy = false, LogID{}", "f.removed = false"},
+	}, engineTests, false},
 	{"change without a joint configuration (9)", []patch{
 		{"change.go", "	return next, nil\n}\n\n// ready", "	return next.Leave(), nil\n}\n\n// ready"},
 	}, simulator, false},

@@ -17,7 +17,7 @@ func (o *oracle) inForce(p *process) {
 
 // elected checks that who leads has a vote, and was given those of a majority of each set of voters, in that term (5.2).
 func (o *oracle) elected(p *process, term uint64, before past) {
-	if !p.hasAVote(before.commit) {
+	if !p.hasAVote(before.commit) && !o.w.mayGetAVote(p.self) {
 		o.w.fail("voters lead (6): n%d leads in term %d, but no configuration that may be in force gives it a vote", p.index+1, term)
 	}
 	gave := func(m raft.Member) bool {
@@ -38,6 +38,11 @@ func (p *process) hasAVote(commit uint64) bool {
 			return false
 		}
 	}
+}
+
+// mayGetAVote reports whether somebody has a configuration in its log, not committed but perhaps in force later, in which the peer votes.
+func (w *world) mayGetAVote(self raft.Peer) bool {
+	return w.inLogs(func(m *raft.Membership) bool { return m.IsVoter(self) })
 }
 
 // majorities counts by hand whether those for whom yes holds are more than half of each set of voters.

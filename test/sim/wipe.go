@@ -39,17 +39,20 @@ const firstReplacement = 100
 // spares reports whether a cluster can lose one more disk and be available again: a majority of each set of voters must have theirs,
 // in every configuration that may still come into force.
 func (w *world) spares(victim raft.Peer) bool {
-	if !w.majorityWithout(w.oracle.membership, victim) {
-		return false
-	}
+	return w.majorityWithout(w.oracle.membership, victim) &&
+		!w.inLogs(func(m *raft.Membership) bool { return !w.majorityWithout(m, victim) })
+}
+
+// inLogs reports whether yes holds for a configuration that is in a log, not committed, and may still come into force.
+func (w *world) inLogs(yes func(*raft.Membership) bool) bool {
 	for _, p := range w.processes {
 		for _, entry := range p.disk.visible.entries {
-			if entry.Kind == raft.EntryMembership && entry.ID.Index > w.oracle.membershipIndex && !w.majorityWithout(entry.Membership, victim) {
-				return false
+			if entry.Kind == raft.EntryMembership && entry.ID.Index > w.oracle.membershipIndex && yes(entry.Membership) {
+				return true
 			}
 		}
 	}
-	return true
+	return false
 }
 
 func (w *world) majorityWithout(m *raft.Membership, victim raft.Peer) bool {

@@ -25,7 +25,7 @@ type pendingWrite struct {
 	seq uint64
 	// last is the end of the log after the write, lowered by later truncations.
 	last uint64
-	// since is when the write was made.
+	// since is when the write was handed out.
 	since time.Time
 }
 
@@ -43,7 +43,7 @@ type gated struct {
 func (e *Engine) write() *Write {
 	if e.out.Write == nil {
 		e.out.Write = &Write{Seq: e.seq + 1}
-		e.disk.pending = append(e.disk.pending, pendingWrite{seq: e.seq + 1, last: e.log.last.Index, since: e.now})
+		e.disk.pending = append(e.disk.pending, pendingWrite{seq: e.seq + 1, last: e.log.last.Index})
 	}
 	return e.out.Write
 }
@@ -205,8 +205,8 @@ func (e *Engine) releaseGated() {
 // diskStalled reports whether writes wait for the disk and none has become durable for longer than an election timeout. A
 // disk that is slow but moves is not stalled, however long its queue.
 func (e *Engine) diskStalled() bool {
-	if len(e.disk.pending) == 0 {
-		return false
+	if len(e.disk.pending) == 0 || e.disk.pending[0].seq > e.seq {
+		return false // nothing waits, or only what is being decided
 	}
 	since := e.disk.pending[0].since
 	if e.disk.progress.After(since) {

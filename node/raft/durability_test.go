@@ -178,6 +178,23 @@ func TestStalledDiskIsJudgedByWhenItMovedAndNotByWhenThatIsHeard(t *testing.T) {
 	b.wantRole(Follower)
 }
 
+// What a core that was busy decides upon an old report, it writes now: that write has not waited yet.
+func TestAWriteWaitsForTheDiskFromWhenItIsHandedOut(t *testing.T) {
+	b := newBench(t, voters(1), terms{1})
+	b.slow = true
+	b.tick(0)
+	b.wantRole(Candidate)
+	at := b.now
+	b.now = b.now.Add(2 * timeout)
+	b.e.Durable(at, b.out.Write.Seq)
+	b.tick(0)
+	b.wantRole(Leader)
+	b.tick(timeout)
+	b.wantRole(Leader)
+	b.tick(timeout / 10)
+	b.wantRole(Follower)
+}
+
 func TestDurableBeyondWhatWasWritten(t *testing.T) {
 	b := newBench(t, voters(3), terms{1})
 	b.e.Durable(b.now, 1000)

@@ -99,6 +99,7 @@ func (e *Engine) Output() Output {
 	e.out = Output{}
 	if out.Write != nil {
 		e.seq = out.Write.Seq
+		e.disk.pending[len(e.disk.pending)-1].since = e.now
 	}
 	return out
 }

@@ -137,6 +137,12 @@ var mutants = []mutant{
 	{"leader with a stalled disk stays (rule 3, 49)", []patch{
 		{"leader.go", "case e.quorumAge() > e.cfg.ElectionTimeout, e.diskStalled():", "case e.quorumAge() > e.cfg.ElectionTimeout:"},
 	}, simulator, false},
+	{"disk judged by when it is heard of", []patch{
+		{"durability.go", "e.disk.progress = at", "e.disk.progress = e.now"},
+	}, engineTests, false},
+	{"write waits for the disk before it is handed out", []patch{
+		{"durability.go", " || e.disk.pending[0].seq > e.seq {", " {"},
+	}, engineTests, false},
 	{"voter in touch with its leader votes at once (18, 19)", []patch{
 		{"election.go", "if req.Term >= e.vote.Term && e.inTouch() && !req.Transfer {", "if false {"},
 	}, simulator, false},

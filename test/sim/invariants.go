@@ -57,6 +57,7 @@ type past struct {
 	term       uint64
 	commit     uint64
 	membership *raft.Membership
+	since      uint64 // the index of membership
 	setting    raft.SettingAt
 	handing    bool
 }
@@ -70,7 +71,11 @@ func newOracle(w *world) oracle {
 
 func (o *oracle) before(p *process) past {
 	e := p.engine
-	return past{role: e.Role(), term: e.Vote().Term, commit: e.Commit(), membership: e.Membership(), setting: e.SettingAt(), handing: e.Transferring()}
+	at := e.MembershipAt()
+	return past{
+		role: e.Role(), term: e.Vote().Term, commit: e.Commit(), membership: at.Membership, since: at.ID.Index, setting: e.SettingAt(),
+		handing: e.Transferring(),
+	}
 }
 
 // decided checks the engine's output against the disk before anything of it is done: nothing that leaves may depend on what is
@@ -215,7 +220,7 @@ func (o *oracle) commits(p *process, before past) {
 		}
 	}
 	for index := before.commit + 1; index <= commit; index++ {
-		c := committedEntry{id: visible.entries[index-1].ID, prefix: visible.prefix(index), entry: visible.entries[index-1]}
+		c := visible.at(index)
 		if index <= uint64(len(o.committed)) {
 			if !o.committed[index-1].equals(c) {
 				o.w.fail("state machine safety (5.4.3): n%d commits %v, but %v is committed",
@@ -235,13 +240,28 @@ func (o *oracle) commits(p *process, before past) {
 			o.leases++
 		}
 		if index == commit {
-			o.quorum = before.membership
-			if !o.durable(c, o.quorum) {
-				o.quorum = e.Membership()
-			}
+			o.quorum = o.committedBy(p, before, c)
 			o.w.trace.add(o.w.now, "COMMITS", p.index, -1, c.id.Index, c.id.Term, nil)
 		}
 	}
+}
+
+// committedBy returns the configuration by which a leader committed an entry in a step: the one before it, or the one after it. Or one in
+// between: a leader that commits a joint configuration ends it and counts by what follows, and may hear in the same step of another leader, whose
+// entries take the place of that end.
+func (o *oracle) committedBy(p *process, before past, c committedEntry) *raft.Membership {
+	if o.durable(c, before.membership) {
+		return before.membership
+	}
+	if before.membership.Joint() && !p.leads(before.term) {
+		for index := max(1, before.since, before.commit); index <= c.id.Index; index++ {
+			ended := p.disk.visible.at(index)
+			if ended.id.Term == before.term && o.durable(ended, before.membership) {
+				return before.membership.Leave()
+			}
+		}
+	}
+	return p.engine.Membership()
 }
 
 // nothingLost checks that what is committed is on the disks of a quorum, at all times.
@@ -332,6 +352,11 @@ func (p *process) leads(term uint64) bool {
 
 // prefix is the hash of the log up to index.
 func (im *image) prefix(index uint64) uint64 { return im.prefixes[index-1] }
+
+// at is an entry as it would be committed.
+func (im *image) at(index uint64) committedEntry {
+	return committedEntry{id: im.entries[index-1].ID, prefix: im.prefix(index), entry: im.entries[index-1]}
+}
 
 // holds reports whether the log has that entry, and before it all that belongs before it.
 func (im *image) holds(c committedEntry) bool {

@@ -194,19 +194,23 @@ func (e *Engine) decideVote(req *VoteRequest, to ReplyTo) {
 	e.replyVote(to, VoteResponse{From: e.cfg.Self, Term: e.vote.Term, Granted: granted, Removed: e.removedSince(req)})
 }
 
-// noteNeeded notes a request for a vote that this node cannot give, because its own log is newer.
+// noteNeeded notes a request for a vote that this node cannot give, because its own log is newer. The asker counts it among the voters.
 func (e *Engine) noteNeeded(req *VoteRequest) {
-	if req.Last.Less(e.log.last) {
-		e.following.neededBy = maxLogID(e.following.neededBy, req.Last)
+	if req.Last.Less(e.log.last) && e.mayKnowLater(req.Last) {
+		e.following.neededBy = req.Last
 	}
 }
 
-// needed reports whether somebody cannot win without this node's vote, and cannot get it. The asker counts it among the voters. Unless
-// that is an older configuration than the committed one, which it then lacks and cannot win without, there is one under way that this node,
-// who only learns by what it knows, has not heard of.
+// needed reports whether somebody perhaps cannot win without this node's vote, and cannot get it.
 func (e *Engine) needed() bool {
-	by := e.following.neededBy
-	return by != LogID{} && !by.Less(e.memberships[0].ID)
+	return e.following.neededBy != LogID{} && e.mayKnowLater(e.following.neededBy)
+}
+
+// mayKnowLater reports whether a log that ends there can have a configuration that is later than the committed one which this node knows. It then
+// has that one as well; who lacks it goes by an older configuration, and cannot win at all.
+func (e *Engine) mayKnowLater(last LogID) bool {
+	committed := e.memberships[0].ID
+	return last.Term >= committed.Term && last.Index >= committed.Index
 }
 
 // removedSince returns the index of the newest committed configuration if the candidate is no member of it, else 0. If all of the

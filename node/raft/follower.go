@@ -29,7 +29,7 @@ type following struct {
 	held []heldVote
 	// removed: a voter told of a committed configuration without this node. Only a leader's message ends it.
 	removed bool
-	// neededBy is the newest log of those who asked for a vote that this node could not give. Only a leader ends that.
+	// neededBy is where the log ends of who last asked for a vote that this node could not give (see noteNeeded). Only a leader ends that.
 	neededBy LogID
 	// quiet: this node was told not to stand for election.
 	quiet bool

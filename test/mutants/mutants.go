@@ -166,10 +166,10 @@ var mutants = []mutant{
 		{"election.go", "return at.Membership.IsVoter(e.cfg.Self)", "return at.Membership.Contains(e.cfg.Self)"},
 	}, simulator, false},
 	{"learner does not stand although its vote is needed", []patch{
-		{"election.go", "		e.following.neededBy = maxLogID(e.following.neededBy, req.Last)\n", ""},
+		{"election.go", "		e.following.neededBy = req.Last\n", ""},
 	}, engineTests, false},
 	{"learner stands because of who has an older configuration", []patch{
-		{"election.go", "return by != LogID{} && !by.Less(e.memberships[0].ID)", "return by != LogID{}"},
+		{"election.go", "return last.Term >= committed.Term && last.Index >= committed.Index", "return last.Term >= committed.Term"},
 	}, simulator, false},
 	{"learner stands whose vote was needed before there was a leader", []patch{
 		{"follower.go", "f.removed, f.neededBy = false, LogID{}", "f.removed = false"},

@@ -65,10 +65,12 @@ func TestALearnerStandsWhoseVoteIsNeededAndCannotBeGiven(t *testing.T) {
 	b.append(3, 3, LogID{Term: 2, Index: 2}, 0) // there is a leader after all
 	stays(b)
 
-	b = restore(t, Restored{Vote: Vote{Term: 2}, Log: view(t, terms{1, 2}), Committed: LogID{Term: 2, Index: 2},
-		Memberships: []MembershipAt{{ID: LogID{Term: 2, Index: 2}, Membership: m}}})
-	b.vote(2, 3, older, true) // by an older configuration
-	stays(b)
+	for _, lacks := range []LogID{older, {Term: 3, Index: 1}} { // the committed configuration
+		b = restore(t, Restored{Vote: Vote{Term: 4}, Log: view(t, terms{1, 2, 4}), Committed: LogID{Term: 2, Index: 2},
+			Memberships: []MembershipAt{{ID: LogID{Term: 2, Index: 2}, Membership: m}}})
+		b.vote(2, 5, lacks, true)
+		stays(b)
+	}
 }
 
 func TestDuplicatedAndForeignVotesCountOnce(t *testing.T) {

@@ -13,90 +13,96 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// A bare put is the least that a replicated put can be, on NATS and Pebble: the leader's process writes and syncs while it asks two followers
-// to do the same, and answers when it and one of them have. There is no Raft in it, no state and no check. What a real put takes more than that
-// is Quorate's own work; what a bare one takes more than two round trips and two commits is the machine's.
+// A bare put is a simple replicated put, on NATS and Pebble: the leader's process writes and syncs while it asks two followers
+// to do the same, and answers when it and one of them have. There is no Raft in it, no state and no check. It is something to compare with, not
+// the least that is possible: its logs are Pebble's own, and another way to write or to ask may be faster.
 
 const bareSubject = "bare."
 
 var bareFollowers = []string{"f1", "f2"}
 
-// barePlayer is what each of the three processes has.
-func barePlayer(url, dir, id string) (*pebble.DB, *nats.Conn, error) {
+// playBare serves one caller at a time, by what serving makes of the process's store and connection.
+func playBare(ctx context.Context, url, dir, id string, serving func(*pebble.DB, *nats.Conn) (func(*nats.Msg) error, error)) error {
 	db, err := pebble.Open(filepath.Join(dir, "bare-"+id), &pebble.Options{MemTableSize: 64 << 20, Logger: quiet{}})
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	conn, err := nats.Connect(url, nats.WriteBufferSize(1)) // as Quorate's: whoever sends a message writes it
 	if err != nil {
-		return nil, nil, errors.Join(err, db.Close())
+		return errors.Join(err, db.Close())
 	}
-	return db, conn, nil
+	serve, err := serving(db, conn)
+	if err == nil {
+		err = answerBare(ctx, conn, id, serve)
+	}
+	conn.Close()
+	return errors.Join(err, db.Close())
+}
+
+// answerBare answers requests until one fails or the context ends.
+func answerBare(ctx context.Context, conn *nats.Conn, id string, serve func(*nats.Msg) error) error {
+	asked, err := conn.SubscribeSync(bareSubject + id)
+	if err != nil {
+		return err
+	}
+	for {
+		m, err := asked.NextMsgWithContext(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			err = serve(m)
+		}
+		if err == nil {
+			err = m.Respond(m.Data[:8])
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 func playBareFollower(ctx context.Context, url, dir, id string) error {
-	db, conn, err := barePlayer(url, dir, id)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = db.Close() }()
-	defer conn.Close()
-	var n uint64
-	if _, err := conn.Subscribe(bareSubject+id, func(m *nats.Msg) {
-		n++
-		if db.Set(binary.BigEndian.AppendUint64(nil, n), m.Data, pebble.Sync) == nil {
-			_ = m.Respond(m.Data[:8])
-		}
-	}); err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return nil
+	return playBare(ctx, url, dir, id, func(db *pebble.DB, _ *nats.Conn) (func(*nats.Msg) error, error) {
+		var n uint64
+		return func(m *nats.Msg) error {
+			n++
+			return db.Set(binary.BigEndian.AppendUint64(nil, n), m.Data, pebble.Sync)
+		}, nil
+	})
 }
 
-// playBareLeader serves one caller at a time.
 func playBareLeader(ctx context.Context, url, dir, id string) error {
-	db, conn, err := barePlayer(url, dir, id)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = db.Close() }()
-	defer conn.Close()
-	inbox := conn.NewInbox()
-	answered := make(chan *nats.Msg, 16)
-	if _, err := conn.ChanSubscribe(inbox+".*", answered); err != nil {
-		return err
-	}
-	writes, durable := make(chan []byte, 1), make(chan error, 1)
-	defer close(writes)
-	go func() {
+	return playBare(ctx, url, dir, id, func(db *pebble.DB, conn *nats.Conn) (func(*nats.Msg) error, error) {
+		inbox := conn.NewInbox()
+		answers, err := conn.SubscribeSync(inbox + ".*")
+		if err != nil {
+			return nil, err
+		}
 		var n uint64
-		for value := range writes {
+		return func(m *nats.Msg) error {
 			n++
-			durable <- db.Set(binary.BigEndian.AppendUint64(nil, n), value, pebble.Sync)
+			reply := fmt.Sprintf("%s.%d", inbox, n)
+			durable := make(chan error, 1)
+			go func() { durable <- db.Set(binary.BigEndian.AppendUint64(nil, n), m.Data, pebble.Sync) }()
+			err := askBareFollowers(ctx, conn, answers, reply, m.Data)
+			return errors.Join(err, <-durable)
+		}, nil
+	})
+}
+
+// askBareFollowers returns when one of them has answered.
+func askBareFollowers(ctx context.Context, conn *nats.Conn, answers *nats.Subscription, reply string, value []byte) error {
+	for _, follower := range bareFollowers {
+		if err := conn.PublishRequest(bareSubject+follower, reply, value); err != nil {
+			return err
 		}
-	}()
-	round := 0
-	if _, err := conn.Subscribe(bareSubject+id, func(m *nats.Msg) {
-		round++
-		reply := fmt.Sprintf("%s.%d", inbox, round)
-		writes <- m.Data
-		for _, follower := range bareFollowers {
-			_ = conn.PublishRequest(bareSubject+follower, reply, m.Data)
-		}
-		for a := range answered {
-			if a.Subject == reply {
-				break
-			}
-		}
-		if <-durable == nil {
-			_ = m.Respond(m.Data[:8])
-		}
-	}); err != nil {
-		return err
 	}
-	<-ctx.Done()
-	return nil
+	for {
+		if a, err := answers.NextMsgWithContext(ctx); err != nil || a.Subject == reply {
+			return err
+		}
+	}
 }
 
 // barePuts starts a bare leader and its followers, each a process of its own, and returns one put.

@@ -188,8 +188,8 @@ func BenchmarkPuts(b *testing.B) {
 // A commit is measured twice: alone on the disk (of-bound-alone), and while two other stores commit to the same disk (of-bound), which is
 // what it costs here: a put is committed by three stores at once, and a disk syncs for one after the other.
 //
-// Beside it runs a bare put (see bare_test.go): the same messages and commits without Raft. bare-of-bound-alone above 1 says that this
-// machine has no processors or disks to do in that time what a put cannot do without; of-bare is what Quorate adds.
+// Beside it runs a bare put (see bare_test.go): the same messages and commits without Raft. of-bare is what Quorate takes beside it,
+// bare-of-bound-alone how near even that comes to the bound.
 func BenchmarkOnePut(b *testing.B) {
 	c, put, echo, dir := puts(b)
 	raw := rawPebble(b, dir, "raw")

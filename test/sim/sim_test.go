@@ -30,6 +30,9 @@ func TestSeeds(t *testing.T) {
 	case testing.Short():
 		last = shortSeeds
 	}
+	if last < first {
+		t.Fatalf("no seeds from %d up to %d: -seeds is the last one, not how many", first, last)
+	}
 	var next atomic.Uint64
 	next.Store(first)
 	var mu sync.Mutex

@@ -28,6 +28,8 @@ type oracle struct {
 	// told are the voters that a leader told to stand, by the term in which it did; handed are the terms in which one stood for that.
 	told   map[ballot]bool
 	handed map[uint64]bool
+	// agreed are the peers of which the leader of a term came to know where their logs agree: it may have ended since, and what it sent be on its way.
+	agreed map[ballot]bool
 	// seen is the greatest index of a state that a client was told of.
 	seen uint64
 	// newest is the greatest term that had a leader.
@@ -66,6 +68,7 @@ func newOracle(w *world) oracle {
 	return oracle{
 		w: w, leaders: map[uint64]int{}, votes: map[ballot]raft.NodeID{}, prefixes: map[raft.LogID]uint64{},
 		quorum: w.plan.membership, membership: w.plan.membership, told: map[ballot]bool{}, handed: map[uint64]bool{},
+		agreed: map[ballot]bool{},
 	}
 }
 
@@ -343,6 +346,9 @@ func (o *oracle) read(p *process, op readOp) {
 func (o *oracle) replicator(k *worker) {
 	if err := k.replicator.Check(); err != nil {
 		o.w.fail("n%d: replicator for %v: %w", k.p.index+1, k.newest.Peer, err)
+	}
+	if k.replicator.Progress().Matched.Index > 0 {
+		o.agreed[ballot{voter: k.newest.Peer, term: k.newest.Term}] = true
 	}
 }
 

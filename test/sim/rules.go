@@ -195,7 +195,7 @@ type back struct {
 // no disagreement, nor is what overtook others on the way once the leader knows where the logs agree.
 func (o *oracle) disagrees(p *process, request *raft.AppendRequest) {
 	b, visible, prev := &p.back, &p.disk.visible, request.Prev
-	if prev.Index > visible.last().Index || visible.has(prev) || o.w.knowsMatch(request.Leader, p.self) {
+	if prev.Index > visible.last().Index || visible.has(prev) || o.agreed[ballot{voter: p.self, term: request.Term}] {
 		return
 	}
 	switch {
@@ -220,19 +220,4 @@ func (im *image) terms() int {
 		}
 	}
 	return n
-}
-
-// knowsMatch reports whether a leader knows how far a peer's log agrees with its own.
-func (w *world) knowsMatch(leader, peer raft.Peer) bool {
-	for _, p := range w.processes {
-		if p.self != leader {
-			continue
-		}
-		for _, k := range p.workers {
-			if k.newest.Peer == peer && k.replicator.Progress().Matched.Index > 0 {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -107,7 +107,7 @@ func TestListPagesAsOfOneRevision(t *testing.T) {
 	c := startCluster(t, "n1")
 	client := c.client()
 	ctx := within(t, 60*time.Second)
-	const keys = 12_000 // more than a page
+	const keys = 60_000 // more than a page
 	var group sync.WaitGroup
 	for w := range 16 {
 		group.Go(func() {
@@ -142,6 +142,42 @@ func TestListPagesAsOfOneRevision(t *testing.T) {
 	for entry, err := range client.List(ctx, "p/9", true) {
 		if err != nil || entry.Key != "p/99999" || entry.Value != nil {
 			t.Fatalf("keys only: %+v (%v)", entry, err)
+		}
+	}
+}
+
+// TestListOfManyShortKeys: what surrounds an entry in an answer is more than the entry here, and counts as well.
+func TestListOfManyShortKeys(t *testing.T) {
+	c := startCluster(t, "n1")
+	client := c.client()
+	ctx := within(t, 60*time.Second)
+	const keys = 60_000 // 240 kB by themselves, and more than the 1 MiB of a message in one answer
+	var group sync.WaitGroup
+	const writers = 512
+	for w := range writers {
+		group.Go(func() {
+			for i := w; i < keys; i += writers {
+				if _, err := client.Put(ctx, fmt.Sprintf("%05d", i), nil); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	for _, keysOnly := range []bool{true, false} {
+		n := 0
+		for entry, err := range client.List(ctx, "", keysOnly) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := fmt.Sprintf("%05d", n); entry.Key != want {
+				t.Fatalf("entry %d is %q", n, entry.Key)
+			}
+			n++
+		}
+		if n != keys {
+			t.Fatalf("listed %d keys, want %d", n, keys)
 		}
 	}
 }

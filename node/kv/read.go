@@ -80,7 +80,7 @@ type RangeOptions struct {
 	Revision uint64
 	// KeysOnly leaves values out.
 	KeysOnly bool
-	// Limit is the most entries, MaxBytes the most bytes of keys and values, but at least one entry. 0 for no limit.
+	// Limit is the most entries, MaxBytes the most bytes of keys and values, with 64 for each entry, but at least one entry. 0 for no limit.
 	Limit, MaxBytes int
 }
 
@@ -145,7 +145,7 @@ func (s *Store) scan(it *pebble.Iterator, o RangeOptions) (entries []Entry, more
 			return nil, false, err
 		}
 		if entry.Revision != 0 {
-			size += len(entry.Key) + len(entry.Value)
+			size += len(entry.Key) + len(entry.Value) + entryOverhead
 			if (o.Limit > 0 && len(entries) == o.Limit) || (o.MaxBytes > 0 && size > o.MaxBytes && len(entries) > 0) {
 				return entries, true, nil
 			}

@@ -86,7 +86,7 @@ func (l *server) read(request micro.Request) {
 				return err
 			}
 			// What does not fit into one message is left out; the client asks again for the rest.
-			if size += len(entry.Value) + len(key) + commandOverhead; size > limit && len(response.Versions) > 0 {
+			if size += len(entry.Value) + len(key) + entryOverhead; size > limit && len(response.Versions) > 0 {
 				break
 			}
 			response.Versions = append(response.Versions, versionOf(entry))
@@ -104,6 +104,10 @@ func (l *server) list(request micro.Request) {
 		l.fail(request, codeBadRequest, fmt.Sprintf("request version %d: %v", r.Version, err))
 		return
 	}
+	limit := maxPageEntries
+	if r.Limit > 0 {
+		limit = int(min(r.Limit, maxPageEntries))
+	}
 	l.enqueue(request, r.Consistency, func(request micro.Request, at readAt) error {
 		revision := r.Revision
 		if revision == 0 {
@@ -111,7 +115,7 @@ func (l *server) list(request micro.Request) {
 		}
 		entries, more, err := l.store.Range(RangeOptions{
 			Prefix: string(r.Prefix), After: string(r.After), Revision: revision, KeysOnly: r.KeysOnly,
-			Limit: int(min(r.Limit, 10_000)), MaxBytes: l.pageBytes(),
+			Limit: limit, MaxBytes: l.pageBytes(),
 		})
 		if errors.Is(err, ErrCompacted) {
 			l.fail(request, codeCompacted, err.Error())
@@ -131,7 +135,14 @@ func (l *server) list(request micro.Request) {
 	})
 }
 
-// pageBytes is how much an answer may hold: half of the largest message, which leaves room for what surrounds each entry.
+const (
+	// maxPageEntries is how many entries a page may have, so that no answer takes long to make.
+	maxPageEntries = 10_000
+	// entryOverhead is what surrounds the key and value of an entry in an answer, generously.
+	entryOverhead = 64
+)
+
+// pageBytes is how much an answer may hold: half of the largest message, which leaves room for what surrounds the entries.
 func (l *server) pageBytes() int { return int(l.node.Conn().MaxPayload() / 2) }
 
 func versionOf(entry Entry) *kvpb.Version {

@@ -130,7 +130,7 @@ func (c *Client) submit(l *lane, o *operation) error {
 func (c *Client) dispatch(l *lane) {
 	var left *operation // did not fit into the last message
 	for {
-		var b batch
+		b := batch{most: min(maxBatchBytes, c.maxWriteBytes())}
 		if left == nil {
 			select {
 			case left = <-l.operations:
@@ -183,13 +183,14 @@ func (c *Client) gather(b *batch, operations <-chan *operation, flying chan<- st
 type batch struct {
 	operations []*operation
 	bytes      int
+	most       int // bytes, unless a single operation has more
 	keys       map[string]bool
 }
 
 // add takes an operation, or returns false if it must go with the next message: this one is full, or writes the key already.
 func (b *batch) add(o *operation) bool {
 	size := o.size() + commandOverhead
-	if len(b.operations) > 0 && (len(b.operations) == maxBatchOps || b.bytes+size > maxBatchBytes) {
+	if len(b.operations) > 0 && (len(b.operations) == maxBatchOps || b.bytes+size > b.most) {
 		return false
 	}
 	if o.write != nil {

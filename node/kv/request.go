@@ -31,6 +31,9 @@ const (
 	othersPatience = 5
 	// nodePatience is how long a node may take to answer a read before it is asked again.
 	nodePatience = time.Second
+	// lostPatience is how long a request is waited for whose leader is there, if it may be sent again: NATS delivers at most once, so it or its answer
+	// may be lost.
+	lostPatience = 3 * time.Second
 	retryFirst   = 2 * time.Millisecond
 	retryLongest = 50 * time.Millisecond
 )
@@ -96,7 +99,7 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			request.Traces = traceContexts(operations)
 		}
 		var response kvpb.BatchResponse
-		err := c.once(ctx, operations, "kv.batch", request.MarshalVT, response.UnmarshalVT)
+		err := c.once(ctx, operations, n.again(), "kv.batch", request.MarshalVT, response.UnmarshalVT)
 		if err == nil && len(response.Ops) != len(operations) {
 			err = unknown(fmt.Errorf("%d answers to %d writes", len(response.Ops), len(operations)))
 		}
@@ -191,8 +194,7 @@ func (c *Client) sendReads(ctx context.Context, operations []*operation, consist
 		}
 		request.Traces = traceContexts(operations)
 		var response kvpb.ReadResponse
-		err := c.once(ctx, operations, "kv.read", request.MarshalVT, response.UnmarshalVT)
-		var refused *RequestError
+		err := c.once(ctx, operations, true, "kv.read", request.MarshalVT, response.UnmarshalVT)
 		switch {
 		case err == nil && len(response.Versions) > 0 && len(response.Versions) <= len(operations):
 			for i, v := range response.Versions {
@@ -201,7 +203,7 @@ func (c *Client) sendReads(ctx context.Context, operations []*operation, consist
 			}
 			operations = operations[len(response.Versions):] // what did not fit into the answer
 			c.leader.Store(response.Leader)
-		case errors.As(err, &refused):
+		case isFinal(err):
 			for _, o := range operations {
 				o.finish(err)
 			}
@@ -240,9 +242,8 @@ func (c *Client) ask(ctx context.Context, op string, encode func() ([]byte, erro
 	wait := retries()
 	var last error
 	for {
-		err := c.once(ctx, traced, op, encode, decode)
-		var refused *RequestError
-		if err == nil || errors.As(err, &refused) {
+		err := c.once(ctx, traced, true, op, encode, decode)
+		if err == nil || isFinal(err) {
 			return err
 		}
 		if ctx.Err() == nil {
@@ -253,6 +254,13 @@ func (c *Client) ask(ctx context.Context, op string, encode func() ([]byte, erro
 			return unavailable(why(ctx.Err(), last))
 		}
 	}
+}
+
+// isFinal reports whether the same request would get the same answer again.
+func isFinal(err error) bool {
+	var refused *RequestError
+	var tooLarge *TooLargeError
+	return errors.As(err, &refused) || errors.As(err, &tooLarge) || errors.Is(err, ErrCompacted)
 }
 
 // why is why time ran out: the end of the context, and what the last attempt before it came to.
@@ -303,13 +311,13 @@ func isTimeout(err error) bool {
 
 // once sends a request once. Errors: ErrUnavailable if it had no effect; errGone if the leader went away with it, ErrUnknownOutcome if it
 // said so or its answer is not understood; *RequestError.
-// It gives up when the context ends, or all callers have.
-func (c *Client) once(ctx context.Context, operations []*operation, op string, encode func() ([]byte, error), decode func([]byte) error) error {
+// It gives up when the context ends, or all callers have. again: it may be sent again.
+func (c *Client) once(ctx context.Context, operations []*operation, again bool, op string, encode func() ([]byte, error), decode func([]byte) error) error {
 	b, err := encode()
 	if err != nil {
 		return fmt.Errorf("encode: %w", err)
 	}
-	reply, err := c.await(ctx, operations, op, b)
+	reply, err := c.await(ctx, operations, again, op, b)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		return unavailable(err)
@@ -330,9 +338,9 @@ func (c *Client) once(ctx context.Context, operations []*operation, op string, e
 // await sends a request and waits for the answer, asking every now and then whether the leader that took it is still there.
 //
 // Another leadership than the one that was known when the request was sent may still have taken it, so its answer is waited for a
-// little longer.
-func (c *Client) await(ctx context.Context, operations []*operation, op string, b []byte) (*nats.Msg, error) {
-	known, reconnects := c.leader.Load(), c.nc.Stats().Reconnects
+// little longer. So may one that is there have lost it; if it may be sent again, it is given up after a while.
+func (c *Client) await(ctx context.Context, operations []*operation, again bool, op string, b []byte) (*nats.Msg, error) {
+	known, reconnects, lost := c.leader.Load(), c.nc.Stats().Reconnects, time.Now().Add(lostPatience)
 	toLeader := strings.HasPrefix(op, "kv.") && !strings.HasPrefix(op, anyNode)
 	if known == nil && toLeader && op != "kv.leader" { // else a change of leaders before the first look would not be seen
 		var err error
@@ -371,7 +379,8 @@ func (c *Client) await(ctx context.Context, operations []*operation, op string, 
 		if err == nil && (known == nil || leader.Term != known.Term || leader.Node != known.Node) { // nil: nobody answered before it was sent
 			others++
 		}
-		if errors.Is(err, nats.ErrNoResponders) || others > othersPatience || c.nc.Stats().Reconnects != reconnects {
+		if errors.Is(err, nats.ErrNoResponders) || others > othersPatience || c.nc.Stats().Reconnects != reconnects ||
+			again && err == nil && time.Now().After(lost) {
 			select {
 			case reply := <-answer: // it came after all
 				return answered(reply)

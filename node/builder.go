@@ -109,10 +109,12 @@ func (c *raftCore) build(ctx context.Context) {
 	s.building, s.whole = true, false
 	s.status.Building = true
 	ctx, s.stopBuilder = context.WithCancel(ctx)
+	stop := s.stopBuilder
 	ended := make(chan struct{})
-	s.builderEnded = ended
+	s.builderEnded, s.buildStopped = ended, false
 	c.group.Go(func() {
 		defer close(ended)
+		defer stop()
 		begun := time.Now()
 		ctx, span := traceWork(ctx, c.cfg.Telemetry, "raft.snapshot.build", onBuilder)
 		b.run(ctx, result)
@@ -122,17 +124,28 @@ func (c *raftCore) build(ctx context.Context) {
 		select {
 		case c.in.snapshot <- timed[snapshotEvent]{snapshotEvent{built: result}, c.metrics.now()}:
 		case <-c.ended:
-			for _, answer := range result.waiting {
-				answer(storage.SnapshotRef{}, ErrStopped)
-			}
+			result.drop()
 		}
 	})
+}
+
+// drop answers those who wait when RaftCore has ended.
+func (r *built) drop() {
+	for _, answer := range r.waiting {
+		answer(storage.SnapshotRef{}, ErrStopped)
+	}
+}
+
+// stopBuild has a build that is under way end soon. Its failure is then no problem of anybody's.
+func (s *snapshots) stopBuild() {
+	s.stopBuilder()
+	s.buildStopped = true
 }
 
 // endBuilder ends a build that is under way and waits for it: its view must be gone before the state is replaced.
 func (c *raftCore) endBuilder() {
 	if c.snapshots.building {
-		c.snapshots.stopBuilder()
+		c.snapshots.stopBuild()
 		for {
 			select {
 			case e := <-c.in.snapshot: // perhaps it waits to report
@@ -315,6 +328,11 @@ func sweepSnapshots(ctx context.Context, blobs objectstore.Blobs, newest int, ke
 func (c *raftCore) builtSnapshot(r *built) {
 	s := &c.snapshots
 	s.building, s.status.Building = false, false
+	if r.err != nil && s.buildStopped { // there will be another state, or it is asked for again
+		s.wanted = s.wanted || r.wanted
+		c.answerBuild(r.waiting, storage.SnapshotRef{}, r.err)
+		return
+	}
 	if !r.found {
 		c.metrics.snapshotEnded(snapshotBuild, r.err)
 	}
@@ -342,8 +360,11 @@ func (c *raftCore) builtSnapshot(r *built) {
 	s.purgeAt = time.Time{}
 }
 
-// answerBuild tells those who asked for a snapshot what came of it.
+// answerBuild tells those who asked for a snapshot what came of it. None that others can have is built by a node that does not lead.
 func (c *raftCore) answerBuild(waiting []func(storage.SnapshotRef, error), ref storage.SnapshotRef, err error) {
+	if err == nil && ref.Name == "" {
+		err = &NotLeaderError{Leader: c.engine.Leader().ID}
+	}
 	for _, answer := range waiting {
 		c.tell(func() { answer(ref, err) })
 	}

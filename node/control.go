@@ -57,7 +57,7 @@ func inCore[T any](ctx context.Context, n *Node, f func(c *raftCore) (T, error))
 		c.tell(func() { done <- result{value, err} })
 	}
 	select {
-	case n.in.control <- timed[func(*raftCore)]{run, n.metrics.now()}:
+	case n.in.control <- timed[controlCall]{controlCall{run: run}, n.metrics.now()}:
 	case <-ctx.Done():
 		return zero, ctx.Err()
 	case <-n.done:

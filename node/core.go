@@ -154,9 +154,12 @@ func (c *raftCore) receive(ctx context.Context, timer *time.Timer, gathers bool)
 	if c.backlogged() || c.awaitingSync() || gathers || c.engine.Transferring() {
 		api = nil
 	}
+	if ctx.Err() != nil {
+		return false // and nothing is taken that nobody would handle
+	}
 	if c.mustApply() { // there is work already: take what is here and do not wait
 		d.drain(&c.in, rpc != nil, api != nil)
-		return ctx.Err() == nil
+		return true
 	}
 	select {
 	case <-ctx.Done():
@@ -211,6 +214,7 @@ func (c *raftCore) step() error {
 	// First, while the engine's view of the log is what is written: an installation changes both.
 	for i := 0; i < len(d.snapshot); i++ { // an installation may append what the builder that it ended reports
 		e := d.snapshot[i]
+		d.snapshot[i] = timed[snapshotEvent]{} // it is in hand
 		c.metrics.waited(channelSnapshot, e.sent, now)
 		if err := c.takeSnapshotEvent(e.value); err != nil {
 			return err
@@ -234,7 +238,10 @@ func (c *raftCore) step() error {
 			c.engine.ProbeAnswer(a.arrived, a.probed, a.gone, a.roundTrip)
 		}
 	}
-	for _, r := range d.rpc {
+	rpc := d.rpc
+	d.rpc = d.rpc[:0]
+	defer clear(rpc)
+	for _, r := range rpc {
 		c.tracing.received(&r, now)
 		c.metrics.queued(r.Trace, channelRPC, r.Arrived, now)
 		to := c.replies.keep(r)
@@ -252,9 +259,10 @@ func (c *raftCore) step() error {
 	if !c.switches.NoTicks {
 		c.engine.Tick(now)
 	}
-	for _, f := range d.control {
+	for i, f := range d.control {
+		d.control[i] = timed[controlCall]{}
 		c.metrics.waited(channelControl, f.sent, now)
-		f.value(c)
+		f.value.run(c)
 	}
 	c.replaceGone(now)
 	c.yield(now)
@@ -269,6 +277,8 @@ func (c *raftCore) takeRequests(now time.Time) {
 	if len(requests) == 0 {
 		return
 	}
+	c.taken.api = c.taken.api[:0]
+	defer clear(requests)
 	c.tracing.queued(requests, now)
 	c.metrics.took(requests, now)
 	if c.engine.Role() != raft.Leader || c.engine.Transferring() {
@@ -512,6 +522,7 @@ func maxMessageBytes(t transport.Transport) int {
 // end answers everything that waits. The workers end with the context.
 func (c *raftCore) end() {
 	c.leased.Store(nil)
+	c.taken.refuse(c.logger)
 	c.answerOperators()
 	c.proposals.failAll(ErrStopped)
 	c.reads.failAll(ErrStopped)

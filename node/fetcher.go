@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -77,8 +78,16 @@ func (c *raftCore) fetch(ctx context.Context, ref storage.SnapshotRef) {
 	ctx, s.fetching = context.WithCancel(trace.ContextWithSpanContext(ctx, c.tracing.offer))
 	f := &fetcher{from: c.partsFrom(), to: s.local, ref: ref, cluster: c.genesis.ClusterID(), cfg: c.cfg, sm: c.sm, progress: c.fetchProgress, metrics: c.metrics, inMemory: c.inMemory()}
 	s.status.Fetching = ref.Last.Index
+	var building <-chan struct{}
+	if s.building && c.inMemory() { // see dueSnapshot
+		s.stopBuild()
+		building = s.builderEnded
+	}
 	c.logger.InfoContext(ctx, "fetching a snapshot", "index", ref.Last.Index, "bytes", ref.Bytes)
 	c.afterFetcher(func() {
+		if building != nil {
+			<-building
+		}
 		result := &fetched{ref: ref, began: time.Now(), cause: trace.SpanContextFromContext(ctx)}
 		ctx, span := traceWork(ctx, c.cfg.Telemetry, "raft.snapshot.fetch", onFetcher)
 		f.run(ctx, result)
@@ -86,9 +95,22 @@ func (c *raftCore) fetch(ctx context.Context, ref storage.SnapshotRef) {
 		select {
 		case c.in.snapshot <- timed[snapshotEvent]{snapshotEvent{fetched: result}, c.metrics.now()}:
 		case <-c.ended:
-			result.discard()
+			result.drop(c.logger)
 		}
 	})
+}
+
+// fetcherWorks reports whether a fetcher, or what tidies up after one, works in the node's directory for snapshots.
+func (c *raftCore) fetcherWorks() bool {
+	if c.fetcherEnded == nil {
+		return false
+	}
+	select {
+	case <-c.fetcherEnded:
+		return false
+	default:
+		return true
+	}
 }
 
 func (f *fetched) discard() error {
@@ -209,8 +231,13 @@ func (c *raftCore) afterFetcher(f func()) {
 }
 
 func (c *raftCore) forgetStaged(f *fetched) error {
-	if err := f.discard(); err != nil {
-		c.logger.Warn("cannot remove a state that is not needed", "error", err)
-	}
+	f.drop(c.logger)
 	return nil
+}
+
+// drop discards a state that is not needed.
+func (f *fetched) drop(logger *slog.Logger) {
+	if err := f.discard(); err != nil {
+		logger.Warn("cannot remove a state that is not needed", "error", err)
+	}
 }

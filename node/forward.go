@@ -71,17 +71,21 @@ func forwarded(a transport.Answer) (Result, error) {
 	}
 }
 
-// askReadIndex asks the leader for one read index for all reads of a pass.
+// askReadIndex asks the leader for one read index for all reads of a pass. A leader that does not answer for as long as it can lead without a
+// quorum leads no more.
 func (c *raftCore) askReadIndex(leader raft.Peer, reads []request, notLeader error) {
-	callTraced(c.transport, leader, &transport.ReadIndexRequest{}, c.tracing.readIndex(leader.ID, reads), forwardTimeout, func(a transport.Answer) {
+	callTraced(c.transport, leader, &transport.ReadIndexRequest{}, c.tracing.readIndex(leader.ID, reads), 2*c.cfg.ElectionTimeout, func(a transport.Answer) {
 		resp, ok := a.Response.(*transport.ReadIndexResponse)
 		if a.Err != nil || !ok {
 			resolveReads(reads, Result{}, notLeader)
 			return
 		}
-		confirm := func(c *raftCore) { c.reads.confirm(resp.Index, reads, c.applied.Index) }
+		confirm := controlCall{
+			run:  func(c *raftCore) { c.reads.confirm(resp.Index, reads, c.applied.Index) },
+			drop: func() { resolveReads(reads, Result{}, ErrStopped) },
+		}
 		select {
-		case c.in.control <- timed[func(*raftCore)]{confirm, c.metrics.now()}:
+		case c.in.control <- timed[controlCall]{confirm, c.metrics.now()}:
 		default:
 			resolveReads(reads, Result{}, ErrBusy)
 		}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"log/slog"
 	"time"
 
 	"quorate/node/raft"
@@ -12,7 +13,7 @@ type inputs struct {
 	// api: user → RaftCore. Each request carries its own reply channel.
 	api chan request
 	// control: user → RaftCore, what is rare: each is run by RaftCore, between two passes.
-	control chan timed[func(*raftCore)]
+	control chan timed[controlCall]
 	// rpc: transport → RaftCore. A full channel refuses the peer, who tries again.
 	rpc chan transport.Incoming
 	// progress: workers → RaftCore.
@@ -34,13 +35,20 @@ type timed[T any] struct {
 func newInputs() inputs {
 	return inputs{
 		api:      make(chan request, 4096),
-		control:  make(chan timed[func(*raftCore)], 64),
+		control:  make(chan timed[controlCall], 64),
 		rpc:      make(chan transport.Incoming, 256),
 		progress: make(chan timed[raft.Progress], 64),
 		answers:  make(chan answer, 64),
 		snapshot: make(chan timed[snapshotEvent], 4),
 		durable:  make(chan timed[uint64], 1),
 	}
+}
+
+// controlCall is run by RaftCore, or dropped when it has ended.
+type controlCall struct {
+	run func(*raftCore)
+	// drop answers those who wait for it and do not see by themselves that the node has ended; nil if nobody does.
+	drop func()
 }
 
 // request is one call of a user.
@@ -74,7 +82,7 @@ type drained struct {
 	answers  []answer
 	rpc      []transport.Incoming
 	snapshot []timed[snapshotEvent]
-	control  []timed[func(*raftCore)]
+	control  []timed[controlCall]
 	api      []request
 }
 
@@ -96,6 +104,29 @@ func (d *drained) reset() {
 	d.control = d.control[:0]
 	clear(d.api)
 	d.api = d.api[:0]
+}
+
+// refuse answers what was taken and not handled, when RaftCore ends.
+func (d *drained) refuse(logger *slog.Logger) {
+	for _, r := range d.api {
+		r.pending.resolve(Result{}, ErrStopped)
+	}
+	for _, in := range d.rpc {
+		in.Refuse("node is stopped")
+	}
+	for _, f := range d.control {
+		f.value.dropped()
+	}
+	for _, e := range d.snapshot {
+		e.value.drop(logger)
+	}
+	d.reset()
+}
+
+func (f controlCall) dropped() {
+	if f.drop != nil {
+		f.drop()
+	}
 }
 
 // drain takes what else is waiting, without blocking. What RaftCore cannot take on now (rpc or api) stays in its channel.

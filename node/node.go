@@ -139,6 +139,7 @@ func (n *Node) run(ctx context.Context, restored restored) {
 	}
 	closing := n.links.close(context.WithoutCancel(ctx))
 	group.Wait()
+	n.answerLeftOver() // also what the last of them have reported
 	if closing = errors.Join(closing, n.sm.Close(), n.log.Close()); closing != nil {
 		err = errors.Join(err, closing)
 	}
@@ -213,6 +214,10 @@ func (n *Node) answerLeftOver() {
 			r.pending.resolve(Result{}, ErrStopped)
 		case in := <-n.in.rpc:
 			in.Refuse("node is stopped")
+		case f := <-n.in.control:
+			f.value.dropped()
+		case e := <-n.in.snapshot:
+			e.value.drop(n.logger)
 		default:
 			return
 		}

@@ -32,7 +32,7 @@ func (c *raftCore) yield(now time.Time) {
 				return
 			}
 			select {
-			case c.in.control <- timed[func(*raftCore)]{func(c *raftCore) { c.yieldTo(term, t.Peer, int(hello.Priority)) }, c.metrics.now()}:
+			case c.in.control <- timed[controlCall]{controlCall{run: func(c *raftCore) { c.yieldTo(term, t.Peer, int(hello.Priority)) }}, c.metrics.now()}:
 			default: // next time
 			}
 		})

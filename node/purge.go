@@ -101,7 +101,7 @@ func (c *raftCore) purgeTo(index uint64) error {
 }
 
 // Purge shortens this node's log up to an index, or as far as is safe if that is less: never past the newest complete snapshot, nor past
-// what this node needs to recover alone. It returns the log id of the newest entry that is purged now.
+// what this node needs to recover alone, which includes the newest entry that is applied: the log time is in it. It returns the log id of the newest entry that is purged now.
 func (n *Node) Purge(ctx context.Context, upTo uint64) (raft.LogID, error) {
 	id, err := inCore(ctx, n, func(c *raftCore) (raft.LogID, error) {
 		to := min(upTo, c.engine.PurgeFloor())
@@ -109,7 +109,7 @@ func (n *Node) Purge(ctx context.Context, upTo uint64) (raft.LogID, error) {
 		if err != nil {
 			return raft.LogID{}, err
 		}
-		err = c.purgeTo(min(to, own))
+		err = c.purgeTo(min(to, own, max(c.applied.Index, 1)-1))
 		return c.log.Purged(), err
 	})
 	if err != nil {

@@ -69,7 +69,13 @@ type Session struct {
 	// next sequence number; open are those without an answer.
 	next uint64
 	open map[uint64]bool
+	// moved is closed when the lowest open number is answered, if somebody waits for that.
+	moved chan struct{}
 }
+
+// sessionWindow is how far the numbers of a session go ahead of the lowest one without an answer: what the table has to keep is then never more
+// than twice that.
+const sessionWindow = sessions.MaxResults / 2
 
 // OpenSession registers a session. It blocks until that is committed or the context ends.
 func (n *Node) OpenSession(ctx context.Context) (*Session, error) {
@@ -84,25 +90,65 @@ func (n *Node) OpenSession(ctx context.Context) (*Session, error) {
 func (s *Session) ID() uint64 { return s.id }
 
 // Propose is Node.Propose with exactly-once effect: it tries until the command is applied, or the context ends (ErrUnknownOutcome then,
-// unless it was never handed over). ErrSessionExpired says that the cluster has forgotten the session.
+// unless it was never handed over). ErrSessionExpired says that the cluster has forgotten the session. While more than some two thousand
+// proposals were begun since the oldest one that has no answer, it waits for that one.
 func (s *Session) Propose(ctx context.Context, data []byte) (Result, error) {
-	s.mu.Lock()
-	sequence := s.next
-	s.next++
-	s.open[sequence] = true
-	low := sequence
-	for open := range s.open {
-		low = min(low, open)
+	sequence, low, err := s.take(ctx)
+	if err != nil {
+		return Result{}, fmt.Errorf("propose in session %d: %w", s.id, err)
 	}
-	s.mu.Unlock()
 	result, err := s.node.persist(ctx, raft.Entry{Kind: raft.EntryCommand, Data: data, Session: s.id, Sequence: sequence, LowWater: low})
-	s.mu.Lock()
-	delete(s.open, sequence) // also when it was given up: it is not proposed again, and its answer need not be kept
-	s.mu.Unlock()
+	s.done(sequence) // also when it was given up: it is not proposed again, and its answer need not be kept
 	if err != nil {
 		return Result{}, fmt.Errorf("propose in session %d: %w", s.id, err)
 	}
 	return result, nil
+}
+
+// take gives out a number, and the lowest one that is open.
+func (s *Session) take(ctx context.Context) (sequence, low uint64, err error) {
+	for {
+		s.mu.Lock()
+		low = s.lowest()
+		if s.next-low < sessionWindow {
+			sequence = s.next
+			s.next++
+			s.open[sequence] = true
+			s.mu.Unlock()
+			return sequence, low, nil
+		}
+		if s.moved == nil {
+			s.moved = make(chan struct{})
+		}
+		moved := s.moved
+		s.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return 0, 0, ctx.Err()
+		case <-s.node.done:
+			return 0, 0, ErrStopped
+		}
+	}
+}
+
+func (s *Session) done(sequence uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, sequence)
+	if s.moved != nil && s.lowest() > sequence {
+		close(s.moved)
+		s.moved = nil
+	}
+}
+
+// lowest number without an answer; the next one if all have theirs.
+func (s *Session) lowest() uint64 {
+	low := s.next
+	for open := range s.open {
+		low = min(low, open)
+	}
+	return low
 }
 
 // persist proposes an entry that may be proposed several times, until it is applied.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -34,6 +35,7 @@ type snapshots struct {
 	// building: a builder is at work. wanted: another one is to follow it, for what was asked meanwhile.
 	building     bool
 	stopBuilder  context.CancelFunc
+	buildStopped bool
 	builderEnded chan struct{}
 	wanted       bool
 	// whole: the next one is built anew and every part of it sent again, because something in the store is damaged.
@@ -89,6 +91,16 @@ type snapshotEvent struct {
 	synced  *synced
 }
 
+// drop is for what RaftCore has ended before: whoever waits is answered, and nothing stays behind.
+func (e snapshotEvent) drop(logger *slog.Logger) {
+	if e.built != nil {
+		e.built.drop()
+	}
+	if e.fetched != nil {
+		e.fetched.drop(logger)
+	}
+}
+
 // snapshotsDir is the part of the node's directory for snapshots.
 const snapshotsDir = "snapshots"
 
@@ -127,6 +139,10 @@ const (
 
 // tickSnapshots starts what is due: a build, or a purge.
 func (c *raftCore) tickSnapshots(ctx context.Context, now time.Time) {
+	if s := &c.snapshots; len(s.waiting) > 0 && c.engine.Role() != raft.Leader { // it led when it was asked
+		c.answerBuild(s.waiting, storage.SnapshotRef{}, nil)
+		s.waiting = nil
+	}
 	if c.dueSnapshot(now) {
 		c.build(ctx)
 	}
@@ -138,6 +154,9 @@ func (c *raftCore) dueSnapshot(now time.Time) bool {
 	s := &c.snapshots
 	if s.building || now.Before(s.retryAt) || c.applied.Index == 0 || (s.shared == nil && s.local == nil) {
 		return false
+	}
+	if _, installing := c.engine.Installing(); c.inMemory() && (installing || c.fetcherWorks()) {
+		return false // both would work in the node's own directory, and remove what the other has there
 	}
 	if len(s.waiting) > 0 || s.wanted {
 		// Also before its first own entry is committed: perhaps it takes the snapshot's receiver to commit that.

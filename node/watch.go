@@ -148,7 +148,7 @@ func (c *raftCore) observe(changed bool) {
 	e := c.engine
 	old := c.watch.state.Load()
 	leading := e.Role() == raft.Leader
-	if !changed && old.applied == c.applied.Index && old.durable == e.DurableIndex() && !leading {
+	if !changed && old.applied == c.applied.Index && old.durable == e.DurableIndex() && old.snapshot == c.snapshots.status && !leading {
 		return
 	}
 	s := &coreState{

@@ -20,8 +20,8 @@ import (
 // would differ for ever. Changing one is a change of the entries' format.
 const (
 	maxSessions = 10_000
-	// maxResults is how many answers a session may have that its client has not acknowledged.
-	maxResults = 4096
+	// MaxResults is how many answers a session may have that its client has not acknowledged.
+	MaxResults = 4096
 	// maxOnce proposals with an id are remembered, for onceWindow of log time.
 	maxOnce    = 65_536
 	onceWindow = 2 * time.Minute
@@ -126,7 +126,7 @@ func (s *Table) Judge(e *raft.Entry) (Verdict, Result) {
 	switch {
 	case known:
 		return Known, result
-	case e.Sequence < x.lowWater, e.Sequence == 0, len(x.results) >= maxResults:
+	case e.Sequence < x.lowWater, e.Sequence == 0, len(x.results) >= MaxResults:
 		return Refused, Result{} // the client said that it has the answer, or breaks the rules
 	}
 	x.results[e.Sequence] = Result{ID: e.ID}

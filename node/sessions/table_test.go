@@ -70,10 +70,10 @@ func TestTheTableIsBounded(t *testing.T) {
 	}
 	wantVerdict(t, s, command(1e6, 0, 5, 1, 0), Refused)
 	wantVerdict(t, s, command(1e6+1, 0, 6, 1, 0), Apply)
-	for sequence := range uint64(maxResults) {
+	for sequence := range uint64(MaxResults) {
 		s.Judge(command(2e6+sequence, 0, 7, sequence+1, 0))
 	}
-	wantVerdict(t, s, command(3e6, 0, 7, maxResults+1, 0), Refused)
+	wantVerdict(t, s, command(3e6, 0, 7, MaxResults+1, 0), Refused)
 }
 
 func once(index uint64, at time.Duration, id string) *raft.Entry {

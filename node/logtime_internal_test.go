@@ -1,0 +1,126 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"quorate/node/raft"
+	"quorate/storage/objectstore"
+	"quorate/transport"
+	"quorate/transport/memnet"
+)
+
+// timesMachine is durable, and remembers the time of its newest command.
+type timesMachine struct {
+	mu     sync.Mutex
+	last   raft.LogID
+	system map[string][]byte
+	newest time.Time
+}
+
+func (m *timesMachine) Apply(batch Batch) ([][]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	results := make([][]byte, len(batch.Commands))
+	for i, c := range batch.Commands {
+		results[i] = fmt.Append(nil, c.Time.Sub(m.newest))
+		if m.newest.IsZero() {
+			results[i] = []byte("0s")
+		}
+		m.newest = c.Time
+	}
+	m.last = batch.Last
+	for _, r := range batch.Records(results) {
+		m.system[r.Key] = r.Value
+	}
+	return results, nil
+}
+
+func (m *timesMachine) Applied() (Applied, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := Applied{Last: m.last}
+	for key, value := range m.system {
+		if len(value) > 0 {
+			a.System = append(a.System, SystemRecord{Key: key, Value: value})
+		}
+	}
+	slices.SortFunc(a.System, func(x, y SystemRecord) int { return strings.Compare(x.Key, y.Key) })
+	return a, nil
+}
+func (m *timesMachine) Sync(context.Context) error                             { return nil }
+func (m *timesMachine) Snapshot() (Snapshot, error)                            { return timesView{}, nil }
+func (m *timesMachine) Restore(context.Context, SnapshotMeta, io.Reader) error { return nil }
+func (m *timesMachine) Close() error                                           { return nil }
+
+type timesView struct{}
+
+func (timesView) WriteTo(_ context.Context, w io.Writer) error {
+	_, err := io.WriteString(w, "state")
+	return err
+}
+func (timesView) Close() error { return nil }
+
+func startAlone(t *testing.T, dir, blobs string, sm StateMachine) *Node {
+	t.Helper()
+	network := memnet.New(1)
+	cfg := Config{Cluster: "test", ID: "n1", Members: []raft.NodeID{"n1"}, Dir: dir, Snapshots: objectstore.NewDirectory(vfs.Default, blobs)}
+	cfg.ElectionTimeout = 20 * time.Second
+	cfg.Transport = func(self raft.Peer, boot uint64) (transport.Transport, error) {
+		return network.Join(self, boot, cfg.Logger), nil
+	}
+	n, err := Start(t.Context(), cfg, sm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = n.Close(context.Background()) })
+	if _, err := n.Wait(t.Context(), func(s Status) bool { return s.Serving }); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestLogTimeDoesNotGoBackAfterAPurge: the log time does not go back when the log is purged and the node started again.
+func TestLogTimeDoesNotGoBackAfterAPurge(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	dir, blobs, sm := t.TempDir(), t.TempDir(), &timesMachine{system: map[string][]byte{}}
+	n := startAlone(t, dir, blobs, sm)
+	// The clock of the leader was ahead for a while.
+	_, err := inCore(ctx, n, func(c *raftCore) (struct{}, error) {
+		c.lastTime = time.Now().Add(time.Hour).UnixNano()
+		return struct{}{}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Propose(ctx, []byte("a")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Snapshot(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if id, err := n.Purge(ctx, math.MaxUint64); err != nil || id.Index != n.Status().AppliedIndex-1 {
+		t.Fatalf("purged up to %v: %v", id, err)
+	}
+	if err := n.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	n = startAlone(t, dir, blobs, sm)
+	r, err := n.Propose(ctx, []byte("b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if passed, err := time.ParseDuration(string(r.Value)); err != nil || passed < 0 {
+		t.Fatalf("the log time of a command is %s after that of the one before (%v)", r.Value, err)
+	}
+}

@@ -39,15 +39,20 @@ func (l benchLoad) check() error {
 		return usagef("--ops is %q: it must be %s, %s or %s", l.Ops, opsPut, opsGet, opsMix)
 	case l.Clients < 1:
 		return usagef("--clients %d must be at least 1", l.Clients)
-	case l.Keys < 1:
-		return usagef("--keys %d must be at least 1", l.Keys)
-	case l.Size < 0:
-		return usagef("--size %d must not be negative", l.Size)
+	case l.Keys < 1 || l.Keys > maxBenchKeys:
+		return usagef("--keys %d must be from 1 to %d", l.Keys, maxBenchKeys)
+	case l.Size < 0 || l.Size > maxInput:
+		return usagef("--size %d must be from 0 to %d, the largest message of any NATS server", l.Size, maxInput)
+	case len(l.key(l.Keys)) > kv.MaxKeyBytes:
+		return usagef("--prefix has %d bytes: keys would have more than %d", len(l.prefix), kv.MaxKeyBytes)
 	case l.duration <= 0 || l.warmup < 0:
 		return usagef("--duration %v must be more than nothing, --warmup %v not negative", l.duration, l.warmup)
 	}
 	return nil
 }
+
+// maxBenchKeys is how many keys the bench keeps in memory at most.
+const maxBenchKeys = 100_000_000
 
 func (l benchLoad) key(i int) string { return fmt.Sprintf("%s%08d", l.prefix, i) }
 

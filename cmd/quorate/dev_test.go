@@ -144,6 +144,10 @@ func TestClientCommands(t *testing.T) {
 		t.Error("bytes differ in JSON")
 	}
 	must(t, "", "put", "empty", "-")
+	must(t, "traced from there", "trace", "put", "traced", "-")
+	if got := must(t, "", "get", "traced"); got != "traced from there" {
+		t.Errorf("trace put of standard input stored %q", got)
+	}
 	if out := must(t, "", "get", "empty"); out != "" {
 		t.Errorf("empty value: %q", out)
 	}

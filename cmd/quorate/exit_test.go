@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -97,6 +98,12 @@ func TestWrongUsage(t *testing.T) {
 		{"bench --clients 0", "--clients"},
 		{"bench --keys 0", "--keys"},
 		{"bench --size -1", "--size"},
+		{"bench --size 9223372036854775807", "--size"},
+		{"bench --keys 9223372036854775807", "--keys"},
+		{"bench --prefix " + strings.Repeat("p", kv.MaxKeyBytes), "--prefix"},
+		{"snapshot restore", "required flag"},
+		{"recover --cluster c --id n1", "required flag"},
+		{"snapshot restore --cluster c --id n.1 --dir " + filepath.Join(dir, "r") + " --nats nats://127.0.0.1:1", "--id"},
 		{"bench --duration 0s", "--duration"},
 		{"bench --clients 1 --connections 2", "--connections"},
 		{"dev --nodes 0", "--nodes"},
@@ -125,6 +132,40 @@ func TestWrongUsage(t *testing.T) {
 			t.Errorf("quorate %s: exit status %d, want %d, and a message with %q\nstdout: %s\nstderr: %s",
 				c.args, status, statusUsage, c.says, stdout, stderr)
 		}
+	}
+}
+
+// TestEmptyDirIsWrongUsage: a script's variable that is not set must not stand for the present directory.
+func TestEmptyDirIsWrongUsage(t *testing.T) {
+	for _, command := range []string{"import", "export"} {
+		if status, _, stderr := runCommand(t, "", command, ""); status != statusUsage || !strings.Contains(stderr, "DIR is empty") {
+			t.Errorf("%s \"\": exit status %d\n%s", command, status, stderr)
+		}
+	}
+}
+
+func TestInputWithoutEndIsRefused(t *testing.T) {
+	for _, command := range [][]string{{"put", "k", "-"}, {"trace", "put", "k", "-"}} {
+		var out, err bytes.Buffer
+		status := run(t.Context(), command, endless{}, &out, &err)
+		if status != statusUsage || !strings.Contains(err.String(), "standard input") {
+			t.Errorf("%s: exit status %d\n%s", command, status, &err)
+		}
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func TestRecoverMakesNoDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "mistyped")
+	status, _, stderr := runCommand(t, "", "recover", "--cluster", "c", "--id", "n1", "--dir", dir)
+	if status != statusFailed || !strings.Contains(stderr, dir) {
+		t.Errorf("exit status %d\n%s", status, stderr)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("it made %s (%v)", dir, err)
 	}
 }
 

@@ -61,12 +61,10 @@ may not take effect, and the message says so.`,
   quorate put balance -- -5`,
 		Args: takes("KEY", "VALUE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			key, value := args[0], []byte(args[1])
-			if args[1] == "-" {
-				var err error
-				if value, err = readAll(cmd.Context(), a.stdin); err != nil {
-					return fmt.Errorf("read the value from standard input: %w", err)
-				}
+			key := args[0]
+			value, err := a.value(cmd.Context(), args[1])
+			if err != nil {
+				return err
 			}
 			return client.withClient(cmd.Context(), "put", func(c *kv.Client) error {
 				ctx, cancel := within(cmd.Context(), client.timeout)
@@ -82,6 +80,24 @@ may not take effect, and the message says so.`,
 	client.add(cmd.Flags())
 	condition.add(cmd, "write only if the key is at this revision; 0: only if there is no such key")
 	return cmd
+}
+
+// maxInput is more than any value may have, since no NATS server takes larger messages.
+const maxInput = 64 << 20
+
+// value is a VALUE argument, which "-" has read from standard input.
+func (a *app) value(ctx context.Context, arg string) ([]byte, error) {
+	if arg != "-" {
+		return []byte(arg), nil
+	}
+	value, err := readAll(ctx, io.LimitReader(a.stdin, maxInput+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read the value from standard input: %w", err)
+	case len(value) > maxInput:
+		return nil, usagef("the value from standard input has more than %d bytes, which no NATS server takes", maxInput)
+	}
+	return value, nil
 }
 
 // readAll reads r to its end, or until the context ends: nobody can interrupt a read, but the program need not wait for it.

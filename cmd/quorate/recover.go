@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -11,6 +12,7 @@ import (
 	"quorate/node"
 	"quorate/node/kv"
 	"quorate/node/raft"
+	"quorate/transport"
 )
 
 // offlineFlags name a node's directory that no process is using.
@@ -24,6 +26,17 @@ func (f *offlineFlags) add(cmd *cobra.Command) {
 	for _, name := range []string{"cluster", "id", "dir"} {
 		_ = cmd.MarkFlagRequired(name) // the flag exists: it was added above
 	}
+}
+
+// check refuses names that no node could be started with.
+func (f *offlineFlags) check() error {
+	if err := transport.CheckName(f.cluster); err != nil {
+		return usagef("--cluster: %w", err)
+	}
+	if err := transport.CheckName(f.id); err != nil {
+		return usagef("--id: %w", err)
+	}
+	return nil
 }
 
 // open opens the directory's state. The state is closed by whoever is given it.
@@ -81,6 +94,12 @@ quorate serve --join and quorate member add. Nodes of the old cluster cannot com
   quorate recover --cluster prod --id n1 --dir /var/lib/quorate --yes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
+			if _, err := os.Stat(filepath.Join(f.dir, logDir)); err != nil { // open would make one
+				return fmt.Errorf("--dir %s is no node's directory: %w", f.dir, err)
+			}
 			survivor, store, err := f.open()
 			if err != nil {
 				return err

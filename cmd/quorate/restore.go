@@ -33,6 +33,9 @@ Afterwards start the node with quorate serve, without --members, and add others 
   quorate snapshot restore --cluster prod --id n1 --dir /var/lib/quorate --nats nats://10.0.0.1:4222`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if err := f.check(); err != nil {
+				return err
+			}
 			ctx := cmd.Context()
 			var from objectstore.Blobs
 			var ref storage.SnapshotRef

@@ -56,9 +56,14 @@ Exit status:
   quorate put greeting hello   # in another
   quorate get greeting
   quorate status`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.begin() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmd.ValidateRequiredFlags(); err != nil {
+				return err
+			}
+			return a.begin()
+		},
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.SetIn(a.stdin)
@@ -96,6 +101,17 @@ func takes(names ...string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// takesDir is takes("DIR"). An empty one is a variable that was not set, and not the present directory.
+func takesDir(cmd *cobra.Command, args []string) error {
+	if err := takes("DIR")(cmd, args); err != nil {
+		return err
+	}
+	if args[0] == "" {
+		return fmt.Errorf("%s: DIR is empty", cmd.Name())
+	}
+	return nil
 }
 
 // within bounds an operation by the timeout that a user gave.

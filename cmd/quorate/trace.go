@@ -45,16 +45,20 @@ scale, what the answer waited for marked. It needs no backend, and costs other r
 func (a *app) tracePutCommand() *cobra.Command {
 	var client clientFlags
 	cmd := &cobra.Command{
-		Use:   "put KEY VALUE",
+		Use:   "put KEY VALUE | -",
 		Short: "Store a value and show where the time went",
-		Long: `Store a value under a key, and show where the time went. With --output json: the spans in OTLP's JSON form, one line, which
+		Long: `Store a value under a key, and show where the time went. VALUE "-" reads it from standard input. With --output json: the spans in OTLP's JSON form, one line, which
 OpenTelemetry backends take.`,
 		Example: `  quorate trace put greeting hello
   quorate trace put greeting hello --output json > trace.json`,
 		Args: takes("KEY", "VALUE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			value, err := a.value(cmd.Context(), args[1])
+			if err != nil {
+				return err
+			}
 			return a.trace(cmd.Context(), &client, func(ctx context.Context, c *kv.Client) (string, error) {
-				revision, err := c.Put(ctx, args[0], []byte(args[1]))
+				revision, err := c.Put(ctx, args[0], value)
 				return fmt.Sprintf("revision %d", revision), err
 			})
 		},

@@ -43,7 +43,7 @@ type Status struct {
 	// Versions are in use in the cluster, as far as this node has applied its log; Speaks are the newest that it speaks.
 	Versions raft.Versions `json:"versions"`
 	Speaks   raft.Versions `json:"speaks"`
-	// Transferring: this leader is handing over. Removed: a voter told this node that it is no member any more.
+	// Transferring: this leader is handing over. Removed: this node is no member any more, as a voter told it or its own log says.
 	Transferring bool `json:"transferring,omitempty"`
 	Removed      bool `json:"removed,omitempty"`
 

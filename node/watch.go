@@ -163,7 +163,7 @@ func (c *raftCore) observe(changed bool) {
 		versions:     c.appliedSetting.Setting.Versions,
 		snapshot:     c.snapshots.status,
 		transferring: e.Transferring(),
-		removed:      e.Removed(),
+		removed:      e.Removed() || c.leftOut(),
 
 		last:       e.LastLogID().Index,
 		durable:    e.DurableIndex(),
@@ -200,6 +200,14 @@ func (c *raftCore) observe(changed bool) {
 	if s.role != old.role || s.leader != old.leader {
 		c.logger.Info("role", "role", s.role, "leader", s.leader)
 	}
+}
+
+// leftOut reports whether the committed configuration that this node knows is without it, and no leader says otherwise. A leader that removed
+// itself never asks anybody for a vote, and so nobody tells it.
+func (c *raftCore) leftOut() bool {
+	at := c.engine.MembershipAt()
+	return c.engine.Role() != raft.Leader && c.engine.Leader() == (raft.Peer{}) && at.ID.Index <= c.engine.Commit() &&
+		at.Membership != nil && len(at.Membership.Members) > 0 && !at.Membership.Contains(c.self)
 }
 
 // Status returns what the node knows now. It does not block.

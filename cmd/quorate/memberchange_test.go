@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -120,5 +123,38 @@ func TestAChangeOfMembersEndsWithItsTime(t *testing.T) {
 	_, err := changeMembers(ctx, admin, false, func(m node.Membership) (node.MembershipChange, error) { return added(m, "n2", true) })
 	if status := exitStatus(t.Context(), memberStatus(err)); status != statusUnavailable {
 		t.Fatalf("exit status %d: %v", status, err)
+	}
+}
+
+// TestPlansThatWouldSurprise: a replacement that would leave a voter fewer, and a removal of all, are refused; what is done already is done.
+func TestPlansThatWouldSurprise(t *testing.T) {
+	m := node.Membership{Voters: []raft.NodeID{"n1", "n2", "n3"}, Learners: []raft.NodeID{"n5"}}
+	for _, c := range []struct {
+		name string
+		plan func(m node.Membership, ids []raft.NodeID, learner, retain bool) (node.MembershipChange, error)
+		ids  []raft.NodeID
+		says string // or no error
+		want string
+	}{
+		{"replace by a new node", replaced, []raft.NodeID{"n1", "n4"}, "", "[n2 n3 n4] [n5]"},
+		{"replace by a learner", replaced, []raft.NodeID{"n1", "n5"}, "", "[n2 n3 n5] []"},
+		{"replaced already", replaced, []raft.NodeID{"n9", "n2"}, "", "[n1 n2 n3] [n5]"},
+		{"replace by a voter", replaced, []raft.NodeID{"n1", "n2"}, "votes already", ""},
+		{"replace by itself", replaced, []raft.NodeID{"n1", "n1"}, "votes already", ""},
+		{"replace nobody", replaced, []raft.NodeID{"n9", "n4"}, "no voter", ""},
+		{"remove all voters", removed, []raft.NodeID{"n1", "n2", "n3"}, "no voter would be left", ""},
+		{"remove one", removed, []raft.NodeID{"n1"}, "", "[n2 n3] [n5]"},
+	} {
+		change, err := c.plan(m, c.ids, false, false)
+		var usage *usageError
+		if c.says != "" {
+			if !errors.As(err, &usage) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			continue
+		}
+		if got := fmt.Sprint(change.Voters, " ", change.Learners); err != nil || got != c.want {
+			t.Errorf("%s: %s (%v), want %s", c.name, got, err, c.want)
+		}
 	}
 }

@@ -42,19 +42,7 @@ quorate serve --join on an empty directory.`,
 			}),
 		a.memberChange("remove ID...", "Remove members", `  quorate member remove n2
   quorate member remove n2 --retain`, -1, removed, "retain"),
-		a.memberChange("replace OLD NEW", "Put a new node in the place of another, in one step", "  quorate member replace n2 n4", 2,
-			func(m node.Membership, ids []raft.NodeID, _, _ bool) (node.MembershipChange, error) {
-				if !slices.Contains(m.Voters, ids[0]) && !slices.Contains(m.Learners, ids[0]) && slices.Contains(m.Voters, ids[1]) {
-					return node.MembershipChange{Voters: m.Voters, Learners: m.Learners}, nil // done already
-				}
-				if !slices.Contains(m.Voters, ids[0]) {
-					return node.MembershipChange{}, usagef("%s is no voter: the voters are %s", ids[0], joinIDs(m.Voters))
-				}
-				change, err := removed(m, ids[:1], false, false)
-				change.Learners = without(change.Learners, ids[1])
-				change.Voters = append(without(change.Voters, ids[1]), ids[1])
-				return change, err
-			}),
+		a.memberChange("replace OLD NEW", "Put a new node in the place of another, in one step", "  quorate member replace n2 n4", 2, replaced),
 	)
 	return cmd
 }
@@ -81,6 +69,24 @@ func removed(m node.Membership, ids []raft.NodeID, _, retain bool) (node.Members
 			change.Learners = append(change.Learners, id)
 		}
 	}
+	if len(change.Voters) == 0 {
+		return change, usagef("no voter would be left: a cluster without voters decides nothing")
+	}
+	return change, nil
+}
+
+func replaced(m node.Membership, ids []raft.NodeID, _, _ bool) (node.MembershipChange, error) {
+	change := node.MembershipChange{Voters: m.Voters, Learners: m.Learners}
+	from, to := ids[0], ids[1]
+	switch votes := slices.Contains(m.Voters, to); {
+	case votes && !slices.Contains(m.Voters, from) && !slices.Contains(m.Learners, from):
+		return change, nil // done already
+	case !slices.Contains(m.Voters, from):
+		return change, usagef("%s is no voter: the voters are %s", from, joinIDs(m.Voters))
+	case votes:
+		return change, usagef("%s votes already: in the place of %s it would leave a voter fewer (quorate member remove %s does that, and is also the first step for a node that lost its disk)", to, from, from)
+	}
+	change.Voters, change.Learners = append(without(m.Voters, from), to), without(m.Learners, to)
 	return change, nil
 }
 

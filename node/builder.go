@@ -111,7 +111,7 @@ func (c *raftCore) build(ctx context.Context) {
 	ctx, s.stopBuilder = context.WithCancel(ctx)
 	stop := s.stopBuilder
 	ended := make(chan struct{})
-	s.builderEnded, s.buildStopped = ended, false
+	s.builderEnded = ended
 	c.group.Go(func() {
 		defer close(ended)
 		defer stop()
@@ -328,7 +328,9 @@ func sweepSnapshots(ctx context.Context, blobs objectstore.Blobs, newest int, ke
 func (c *raftCore) builtSnapshot(r *built) {
 	s := &c.snapshots
 	s.building, s.status.Building = false, false
-	if r.err != nil && s.buildStopped { // there will be another state, or it is asked for again
+	stopped := s.buildStopped
+	s.buildStopped = false
+	if r.err != nil && stopped { // there will be another state, or it is asked for again
 		s.wanted = s.wanted || r.wanted
 		c.answerBuild(r.waiting, storage.SnapshotRef{}, r.err)
 		return

@@ -177,14 +177,16 @@ func (c *raftCore) fetchedSnapshot(f *fetched) error {
 	now := time.Now()
 	current, ok := c.engine.Installing()
 	if !ok || current != f.ref { // another one was offered meanwhile
-		return c.forgetStaged(f)
+		f.drop(c.logger)
+		return nil
 	}
 	c.snapshots.status.Fetching = 0
 	if f.err == nil && f.manifest.Meta.Last != f.ref.Last {
 		f.err = fmt.Errorf("the manifest is of entry %v, the offer was of %v", f.manifest.Meta.Last, f.ref.Last)
 	}
 	if errors.Is(f.err, storage.ErrNewer) {
-		return errors.Join(fmt.Errorf("the snapshot of %v: %w", f.ref.Last, f.err), c.forgetStaged(f))
+		f.drop(c.logger)
+		return fmt.Errorf("the snapshot of %v: %w", f.ref.Last, f.err)
 	}
 	if f.err != nil {
 		c.metrics.snapshotEnded(snapshotInstall, f.err)
@@ -192,11 +194,13 @@ func (c *raftCore) fetchedSnapshot(f *fetched) error {
 		c.snapshots.status.Problem = "cannot fetch a snapshot: " + f.err.Error()
 		c.logger.WarnContext(trace.ContextWithSpanContext(context.Background(), f.cause), "cannot fetch a snapshot", "index", f.ref.Last.Index, "error", f.err)
 		c.engine.FetchFailed(now, f.ref, errors.As(f.err, &damaged))
-		return c.forgetStaged(f)
+		f.drop(c.logger)
+		return nil
 	}
 	if !c.engine.MayInstall(f.ref.Last) {
 		c.engine.FetchFailed(now, f.ref, false)
-		return c.forgetStaged(f)
+		f.drop(c.logger)
+		return nil
 	}
 	var span telemetry.Span
 	if t := c.tracing.telemetry; t.Records(f.cause) {
@@ -228,11 +232,6 @@ func (c *raftCore) afterFetcher(f func()) {
 		}
 		f()
 	})
-}
-
-func (c *raftCore) forgetStaged(f *fetched) error {
-	f.drop(c.logger)
-	return nil
 }
 
 // drop discards a state that is not needed.

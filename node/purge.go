@@ -101,7 +101,8 @@ func (c *raftCore) purgeTo(index uint64) error {
 }
 
 // Purge shortens this node's log up to an index, or as far as is safe if that is less: never past the newest complete snapshot, nor past
-// what this node needs to recover alone, which includes the newest entry that is applied: the log time is in it. It returns the log id of the newest entry that is purged now.
+// what this node needs to recover alone, which includes the newest entry that is applied: the log time is in it. It returns the log id of the
+// newest entry that is purged now.
 func (n *Node) Purge(ctx context.Context, upTo uint64) (raft.LogID, error) {
 	id, err := inCore(ctx, n, func(c *raftCore) (raft.LogID, error) {
 		to := min(upTo, c.engine.PurgeFloor())

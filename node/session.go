@@ -66,9 +66,9 @@ type Session struct {
 	id   uint64
 
 	mu sync.Mutex // guards all below
-	// next sequence number; open are those without an answer.
-	next uint64
-	open map[uint64]bool
+	// next sequence number; open are those without an answer, low is the lowest of them, or next if there is none.
+	next, low uint64
+	open      map[uint64]bool
 	// moved is closed when the lowest open number is answered, if somebody waits for that.
 	moved chan struct{}
 }
@@ -83,7 +83,7 @@ func (n *Node) OpenSession(ctx context.Context) (*Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a session: %w", err)
 	}
-	return &Session{node: n, id: result.ID.Index, next: 1, open: map[uint64]bool{}}, nil
+	return &Session{node: n, id: result.ID.Index, next: 1, low: 1, open: map[uint64]bool{}}, nil
 }
 
 // ID is the session's id: the log index of its registration.
@@ -109,9 +109,8 @@ func (s *Session) Propose(ctx context.Context, data []byte) (Result, error) {
 func (s *Session) take(ctx context.Context) (sequence, low uint64, err error) {
 	for {
 		s.mu.Lock()
-		low = s.lowest()
-		if s.next-low < sessionWindow {
-			sequence = s.next
+		if s.next-s.low < sessionWindow {
+			sequence, low = s.next, s.low
 			s.next++
 			s.open[sequence] = true
 			s.mu.Unlock()
@@ -136,19 +135,16 @@ func (s *Session) done(sequence uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, sequence)
-	if s.moved != nil && s.lowest() > sequence {
+	if s.low != sequence {
+		return
+	}
+	for s.low < s.next && !s.open[s.low] {
+		s.low++
+	}
+	if s.moved != nil {
 		close(s.moved)
 		s.moved = nil
 	}
-}
-
-// lowest number without an answer; the next one if all have theirs.
-func (s *Session) lowest() uint64 {
-	low := s.next
-	for open := range s.open {
-		low = min(low, open)
-	}
-	return low
 }
 
 // persist proposes an entry that may be proposed several times, until it is applied.

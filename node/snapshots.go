@@ -35,8 +35,9 @@ type snapshots struct {
 	// building: a builder is at work. wanted: another one is to follow it, for what was asked meanwhile.
 	building     bool
 	stopBuilder  context.CancelFunc
-	buildStopped bool
 	builderEnded chan struct{}
+	// buildStopped: the build that is under way was told to end.
+	buildStopped bool
 	wanted       bool
 	// whole: the next one is built anew and every part of it sent again, because something in the store is damaged.
 	whole   bool
@@ -140,7 +141,7 @@ const (
 // tickSnapshots starts what is due: a build, or a purge.
 func (c *raftCore) tickSnapshots(ctx context.Context, now time.Time) {
 	if s := &c.snapshots; len(s.waiting) > 0 && c.engine.Role() != raft.Leader { // it led when it was asked
-		c.answerBuild(s.waiting, storage.SnapshotRef{}, nil)
+		c.answerBuild(s.waiting, storage.SnapshotRef{}, &NotLeaderError{Leader: c.engine.Leader().ID})
 		s.waiting = nil
 	}
 	if c.dueSnapshot(now) {

@@ -47,8 +47,8 @@ func (a *app) tracePutCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "put KEY VALUE | -",
 		Short: "Store a value and show where the time went",
-		Long: `Store a value under a key, and show where the time went. VALUE "-" reads it from standard input. With --output json: the spans in OTLP's JSON form, one line, which
-OpenTelemetry backends take.`,
+		Long: `Store a value under a key, and show where the time went. VALUE "-" reads it from standard input. With --output json: the
+spans in OTLP's JSON form, one line, which OpenTelemetry backends take.`,
 		Example: `  quorate trace put greeting hello
   quorate trace put greeting hello --output json > trace.json`,
 		Args: takes("KEY", "VALUE"),

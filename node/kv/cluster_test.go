@@ -41,7 +41,13 @@ var quiet = slog.New(slog.DiscardHandler)
 
 func startCluster(t *testing.T, members ...raft.NodeID) *cluster {
 	t.Helper()
-	server, err := embednats.Start(embednats.Options{Port: -1})
+	return startClusterAt(t, embednats.Options{Port: -1}, members...)
+}
+
+// startClusterAt is startCluster with a NATS server of its own kind.
+func startClusterAt(t *testing.T, options embednats.Options, members ...raft.NodeID) *cluster {
+	t.Helper()
+	server, err := embednats.Start(options)
 	if err != nil {
 		t.Fatal(err)
 	}

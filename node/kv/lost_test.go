@@ -13,7 +13,6 @@ import (
 
 	"quorate/node/kv"
 	"quorate/node/kv/kvpb"
-	"quorate/node/raft"
 	"quorate/transport/embednats"
 )
 
@@ -91,13 +90,7 @@ func TestALostMessageIsSentAgain(t *testing.T) {
 
 // TestWritesThatShareAMessageFitIntoASmallOne: where the NATS server takes small messages only, writes that share one must fit into it, as each does alone.
 func TestWritesThatShareAMessageFitIntoASmallOne(t *testing.T) {
-	server, err := embednats.Start(embednats.Options{Port: -1, MaxPayload: 64 << 10})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Close() })
-	c := &cluster{t: t, dir: t.TempDir(), server: server, members: []raft.NodeID{"n1"}, nodes: map[raft.NodeID]*member{}}
-	c.start("n1")
+	c := startClusterAt(t, embednats.Options{Port: -1, MaxPayload: 64 << 10}, "n1")
 	client := c.client()
 	ctx := within(t, 30*time.Second)
 	value := make([]byte, 8<<10)

@@ -256,15 +256,16 @@ func (l *server) failWith(request micro.Request, code, description, header, valu
 // reply answers a request. It does not use the request's own methods: they note errors in the request, which the library reads when the
 // handler returns, and answers here come later, from other goroutines.
 func (l *server) reply(request micro.Request, data []byte, header nats.Header) {
-	if most := l.node.Conn().MaxPayload(); int64(len(data)) > most { // a value from when the server took more, for one
-		header = nats.Header{micro.ErrorHeader: {fmt.Sprintf("the answer has %d bytes, and a message at this NATS server at most %d", len(data), most)}, micro.ErrorCodeHeader: {codeTooLarge}}
-		data = nil
+	const headers = 1 << 10
+	if most := int(l.node.Conn().MaxPayload()) - headers; len(data) > most { // a value from when the server took more, for one
+		l.fail(request, codeTooLarge, fmt.Sprintf("the answer has %d bytes, and one that this NATS server takes at most %d", len(data), most))
+		return
 	}
 	endSpan(request, micro.Headers(header))
 	if request.Reply() == "" {
 		return // nobody waits
 	}
 	if err := l.node.Conn().PublishMsg(&nats.Msg{Subject: request.Reply(), Data: data, Header: header}); err != nil {
-		l.options.Logger.Warn("cannot answer a client", "error", err)
+		l.options.Logger.Debug("cannot answer a client", "error", err)
 	}
 }

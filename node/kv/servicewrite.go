@@ -94,12 +94,7 @@ func (l *server) answerWrite(w writing, result node.Result, err error) {
 		return
 	}
 	if !w.single {
-		response := &kvpb.BatchResponse{Ops: outcome.Ops, Leader: l.self()}
-		if int64(response.SizeVT()) > l.node.Conn().MaxPayload() { // of more operations than our own client sends at a time
-			l.fail(w.request, codeUnknown, ErrUnknownOutcome.Error())
-			return
-		}
-		l.respond(w.request, response.MarshalVT)
+		l.respond(w.request, (&kvpb.BatchResponse{Ops: outcome.Ops, Leader: l.self()}).MarshalVT)
 		return
 	}
 	if len(outcome.Ops) != 1 {

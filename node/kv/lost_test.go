@@ -53,38 +53,67 @@ func TestListEndsWithErrCompacted(t *testing.T) {
 	t.Fatal("the list has all pages: nothing was tested")
 }
 
-// TestALostMessageIsSentAgain: a message of writes that nobody answers, under a leader that is still there, is sent again: it has a number in the session.
-func TestALostMessageIsSentAgain(t *testing.T) {
-	c := startCluster(t) // a NATS server only
+// playLeader plays a leader on a NATS server without nodes, by what it answers to each kind of request; nil: the message is lost.
+func playLeader(t *testing.T, answers map[string]func() ([]byte, error)) *kv.Client {
+	t.Helper()
+	c := startCluster(t)
 	conn := c.connect()
-	answer := func(subject string, f func(m *nats.Msg) interface{ MarshalVT() ([]byte, error) }) {
-		_, err := conn.Subscribe("quorate.test.kv."+subject, func(m *nats.Msg) {
-			if response := f(m); response != nil {
-				b, _ := response.MarshalVT()
-				_ = m.Respond(b)
+	for op, answer := range answers {
+		_, err := conn.Subscribe("quorate.test.kv."+op, func(m *nats.Msg) {
+			b, err := answer()
+			if err != nil {
+				t.Error(err)
+			}
+			if b != nil {
+				_ = m.Respond(b) // whoever asked may have ended
 			}
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	leader := &kvpb.Leader{Node: "n1", Term: 1, MaxCommandBytes: 1 << 19}
-	answer("leader", func(*nats.Msg) interface{ MarshalVT() ([]byte, error) } { return leader })
-	answer("session", func(*nats.Msg) interface{ MarshalVT() ([]byte, error) } { return &kvpb.SessionResponse{Session: 7} })
-	var batches atomic.Int64
-	answer("batch", func(m *nats.Msg) interface{ MarshalVT() ([]byte, error) } {
-		if batches.Add(1) == 1 {
-			return nil // lost: NATS is at-most-once
-		}
-		return &kvpb.BatchResponse{Ops: []*kvpb.OpOutcome{{Status: 1, Revision: 9}}, Leader: leader}
-	})
 	if err := conn.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	client := c.client()
-	revision, err := client.Put(within(t, 10*time.Second), "k", []byte("v"))
-	if err != nil || revision != 9 {
-		t.Fatalf("revision %d, error %v; %d messages were sent", revision, err, batches.Load())
+	return c.client()
+}
+
+// secondTime has the first message lost.
+func secondTime(count *atomic.Int64, answer func() ([]byte, error)) func() ([]byte, error) {
+	return func() ([]byte, error) {
+		if count.Add(1) == 1 {
+			return nil, nil
+		}
+		return answer()
+	}
+}
+
+func played() *kvpb.Leader { return &kvpb.Leader{Node: "n1", Term: 1, MaxCommandBytes: 1 << 19} }
+
+// TestALostWriteIsSentAgain: nobody answers a message, under a leader that is still there. It has a number in the session.
+func TestALostWriteIsSentAgain(t *testing.T) {
+	var sent atomic.Int64
+	client := playLeader(t, map[string]func() ([]byte, error){
+		"leader":  played().MarshalVT,
+		"session": (&kvpb.SessionResponse{Session: 7}).MarshalVT,
+		"batch":   secondTime(&sent, (&kvpb.BatchResponse{Ops: []*kvpb.OpOutcome{{Status: 1, Revision: 9}}, Leader: played()}).MarshalVT),
+	})
+	if revision, err := client.Put(within(t, 20*time.Second), "k", []byte("v")); err != nil || revision != 9 {
+		t.Fatalf("revision %d, error %v; %d messages were sent", revision, err, sent.Load())
+	}
+}
+
+// TestALostReadIsSentAgain likewise.
+func TestALostReadIsSentAgain(t *testing.T) {
+	var sent atomic.Int64
+	client := playLeader(t, map[string]func() ([]byte, error){
+		"leader": played().MarshalVT,
+		"read": secondTime(&sent, (&kvpb.ReadResponse{
+			Leader: played(), Node: "n1", Versions: []*kvpb.Version{{Key: []byte("k"), Value: []byte("v"), Revision: 3}},
+		}).MarshalVT),
+	})
+	if _, err := client.Get(within(t, 20*time.Second), "k"); err != nil {
+		t.Fatalf("%v; %d messages were sent", err, sent.Load())
 	}
 }
 
@@ -111,37 +140,5 @@ func TestWritesThatShareAMessageFitIntoASmallOne(t *testing.T) {
 	group.Wait()
 	if n := failed.Load(); n > 0 {
 		t.Fatalf("%d of 128 writes failed: %v", n, *one.Load())
-	}
-}
-
-// TestALostGetIsSentAgain: a get whose request was lost is sent again.
-func TestALostGetIsSentAgain(t *testing.T) {
-	c := startCluster(t) // a NATS server only
-	conn := c.connect()
-	leader := &kvpb.Leader{Node: "n1", Term: 1, MaxCommandBytes: 1 << 19}
-	var reads atomic.Int64
-	for subject, answer := range map[string]func() ([]byte, error){
-		"leader": leader.MarshalVT,
-		"read": func() ([]byte, error) {
-			if reads.Add(1) == 1 {
-				return nil, errors.New("lost")
-			}
-			return (&kvpb.ReadResponse{Leader: leader, Node: "n1", Versions: []*kvpb.Version{{Key: []byte("k"), Value: []byte("v"), Revision: 3}}}).MarshalVT()
-		},
-	} {
-		_, err := conn.Subscribe("quorate.test.kv."+subject, func(m *nats.Msg) {
-			if b, err := answer(); err == nil {
-				_ = m.Respond(b)
-			}
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := conn.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.client().Get(within(t, 10*time.Second), "k"); err != nil {
-		t.Fatalf("%v; %d messages were sent", err, reads.Load())
 	}
 }

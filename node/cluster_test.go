@@ -45,6 +45,37 @@ func (j *journal) hang() (begun <-chan struct{}) {
 	return writing
 }
 
+// pause has snapshots wait until they may go on, and says when one begins.
+func (j *journal) pause() (begun <-chan struct{}, goOn chan<- struct{}) {
+	writing, resume := make(chan struct{}, 8), make(chan struct{})
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.writing = func(ctx context.Context) error {
+		writing <- struct{}{}
+		select {
+		case <-resume:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return writing, resume
+}
+
+// write has snapshots written as usual again.
+func (j *journal) write() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.writing = nil
+}
+
+// meddle has f called for each command that is applied.
+func (j *journal) meddle(f func(command string)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.fault = func(command string) error { f(command); return nil }
+}
+
 func (j *journal) OnFailure(tell func(error)) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -185,9 +216,15 @@ func (c *cluster) join(ids ...raft.NodeID) {
 
 func (c *cluster) start(ids ...raft.NodeID) {
 	c.t.Helper()
+	c.startAs(func(_ raft.NodeID, j *journal) node.StateMachine { return j }, ids...)
+}
+
+// startAs starts nodes with state machines that are made of journals.
+func (c *cluster) startAs(machine func(raft.NodeID, *journal) node.StateMachine, ids ...raft.NodeID) {
+	c.t.Helper()
 	for _, id := range ids {
 		state := &journal{}
-		n, err := node.Start(c.t.Context(), c.config(id), state)
+		n, err := node.Start(c.t.Context(), c.config(id), machine(id, state))
 		if err != nil {
 			c.t.Fatal(err)
 		}

@@ -2,6 +2,9 @@ package node
 
 import "context"
 
+// ApplySlice is how long RaftCore applies between two looks at its inputs.
+const ApplySlice = applySlice
+
 // Requests returns how many requests of users wait in RaftCore's channel.
 func (n *Node) Requests() int { return len(n.in.api) }
 

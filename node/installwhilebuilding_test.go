@@ -5,27 +5,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"quorate/node"
-	"quorate/node/raft"
-	"quorate/storage/objectstore"
-	"quorate/transport"
-	"quorate/transport/memnet"
 )
 
 // A node that is cut off while it builds a snapshot of its own, and then needs one of its leader's, ends the build and installs that. It builds
 // again afterwards: if it took the build to go on for ever, it would never purge its log again.
 func TestAnInstallationEndsABuildAndOthersFollow(t *testing.T) {
 	c := newCluster(t, "n1", "n2", "n3")
-	network, shared := memnet.New(1), objectstore.NewDirectory(vfs.Default, t.TempDir())
-	c.tune = func(cfg *node.Config) {
-		cfg.SnapshotEntries, cfg.KeepEntries, cfg.Snapshots = 50, 10, shared
-		logger := cfg.Logger
-		cfg.Transport = func(self raft.Peer, boot uint64) (transport.Transport, error) {
-			return network.Join(self, boot, logger), nil
-		}
-	}
+	network := c.storingInMemory()
 	c.start(c.members...)
 	want := c.fill(nil, 5)
 	late := c.notLeading(c.leader())
@@ -41,16 +28,8 @@ func TestAnInstallationEndsABuildAndOthersFollow(t *testing.T) {
 	state.mu.Unlock()
 	want = c.fill(want, 60)
 	await(t, "a build", begun)
-	for _, id := range c.members {
-		network.Cut(late, id)
-		network.Cut(id, late)
-	}
-	behind := c.nodes[late].Status().LastIndex
-	want = c.fill(want, 200)
-	c.purged(c.leader().Config().ID, behind+50)
-	state.mu.Lock()
-	state.writing = nil
-	state.mu.Unlock()
+	behind, want := c.cutOff(network, late, want)
+	state.write()
 	network.Heal()
 	await(t, "the end of the build", ended)
 	c.holds(late, want)
@@ -61,6 +40,26 @@ func TestAnInstallationEndsABuildAndOthersFollow(t *testing.T) {
 	want = c.fill(want, 200)
 	c.purged(late, installed+100)
 	c.holds(late, want)
+}
+
+// TestABuildThatAnInstallationEndsIsNoProblem that an operator must hear of.
+func TestABuildThatAnInstallationEndsIsNoProblem(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	network := c.storingInMemory()
+	c.start(c.members...)
+	want := c.fill(nil, 5)
+	late := c.notLeading(c.leader())
+	begun := c.states[late].hang()
+	want = c.fill(want, 60)
+	await(t, "a build", begun)
+	_, want = c.cutOff(network, late, want)
+	c.states[late].write()
+	network.Heal()
+	c.holds(late, want)
+	s, err := c.nodes[late].Wait(within(t, 20*time.Second), func(s node.Status) bool { return !s.Snapshot.Building })
+	if err != nil || s.Snapshot.Problem != "" {
+		t.Fatalf("%q, warnings %q (%v)", s.Snapshot.Problem, s.Warnings, err)
+	}
 }
 
 func await(t *testing.T, what string, happened <-chan struct{}) {

@@ -10,38 +10,24 @@ import (
 	"time"
 
 	"quorate/node"
-	"quorate/node/raft"
-	"quorate/transport"
-	"quorate/transport/memnet"
 )
 
 // TestManyCallersOfOneSession: many callers at a time share a session: none of them is told that it has expired.
 func TestManyCallersOfOneSession(t *testing.T) {
 	c := newCluster(t, "n1")
-	network := memnet.New(1)
-	c.tune = func(cfg *node.Config) {
-		logger := cfg.Logger
-		cfg.ElectionTimeout = 20 * time.Second
-		cfg.Transport = func(self raft.Peer, boot uint64) (transport.Transport, error) {
-			return network.Join(self, boot, logger), nil
-		}
-	}
+	c.overMemory(patient)
 	c.start("n1")
 	n := c.leader()
 	session, err := n.OpenSession(within(t, 20*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
-	state := c.states["n1"]
 	gate := make(chan struct{})
-	state.mu.Lock()
-	state.fault = func(command string) error {
+	c.states["n1"].meddle(func(command string) {
 		if command == "gate" {
 			<-gate
 		}
-		return nil
-	}
-	state.mu.Unlock()
+	})
 	if _, err := n.Submit([]byte("gate")); err != nil {
 		t.Fatal(err)
 	}

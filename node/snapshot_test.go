@@ -212,18 +212,7 @@ func TestABuildBlocksNeitherWritesNorTheNextTrigger(t *testing.T) {
 	want := c.fill(nil, 10)
 	n, state := c.nodes["n1"], c.states["n1"]
 	ctx := within(t, 60*time.Second)
-	begun, goOn := make(chan struct{}, 8), make(chan struct{})
-	state.mu.Lock()
-	state.writing = func(ctx context.Context) error {
-		begun <- struct{}{}
-		select {
-		case <-goOn:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	state.mu.Unlock()
+	begun, goOn := state.pause()
 	type outcome struct {
 		ref storage.SnapshotRef
 		err error

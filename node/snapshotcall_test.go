@@ -5,14 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"quorate/node"
 	"quorate/node/raft"
 	"quorate/storage"
-	"quorate/storage/objectstore"
-	"quorate/transport"
-	"quorate/transport/memnet"
 )
 
 // lasting is a journal that says that it is durable: enough for a node that is not started again.
@@ -24,38 +19,11 @@ func (lasting) Sync(context.Context) error     { return nil }
 // loseLeadershipWhileBuilding has somebody wait for a second snapshot meanwhile, who must be answered.
 func loseLeadershipWhileBuilding(t *testing.T, machine func(*journal) node.StateMachine) {
 	c := newCluster(t, "n1", "n2", "n3")
-	network, shared := memnet.New(1), objectstore.NewDirectory(vfs.Default, t.TempDir())
-	c.tune = func(cfg *node.Config) {
-		cfg.Snapshots = shared
-		logger := cfg.Logger
-		cfg.Transport = func(self raft.Peer, boot uint64) (transport.Transport, error) {
-			return network.Join(self, boot, logger), nil
-		}
-	}
-	for _, id := range c.members {
-		state := &journal{}
-		n, err := node.Start(t.Context(), c.config(id), machine(state))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.nodes[id], c.states[id] = n, state
-		t.Cleanup(func() { _ = n.Close(context.Background()) })
-	}
+	c.storingInMemory()
+	c.startAs(func(_ raft.NodeID, j *journal) node.StateMachine { return machine(j) }, c.members...)
 	c.fill(nil, 5)
 	leader := c.leader()
-	state := c.states[leader.Config().ID]
-	begun, resume := make(chan struct{}, 8), make(chan struct{})
-	state.mu.Lock()
-	state.writing = func(ctx context.Context) error {
-		begun <- struct{}{}
-		select {
-		case <-resume:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	state.mu.Unlock()
+	begun, goOn := c.states[leader.Config().ID].pause()
 	type result struct {
 		ref storage.SnapshotRef
 		err error
@@ -75,7 +43,7 @@ func loseLeadershipWhileBuilding(t *testing.T, machine func(*journal) node.State
 	if err := leader.TransferLeadership(within(t, 20*time.Second), ""); err != nil {
 		t.Fatal(err)
 	}
-	close(resume)
+	close(goOn)
 	r := <-first
 	t.Logf("first: %+v", r)
 	select {

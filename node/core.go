@@ -102,6 +102,7 @@ func (c *raftCore) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	defer c.end()
+	c.observe(true) // a node that was removed hears of nobody: nothing else would show what it is
 	gathers := false
 	for {
 		if !c.receive(ctx, timer, gathers) {

@@ -33,6 +33,11 @@ func TestALeaderThatIsRemovedSaysSo(t *testing.T) {
 	if s, err := c.nodes[id].Wait(ctx, removed); err != nil {
 		t.Fatalf("%v: %+v", err, s)
 	}
+	c.nodes[id].stop()
+	c.start(id)
+	if s, err := c.nodes[id].Wait(ctx, removed); err != nil {
+		t.Fatalf("after a restart: %v: %+v", err, s)
+	}
 	for _, other := range others {
 		if c.nodes[other].Status().Removed {
 			t.Errorf("%s says that it was removed", other)

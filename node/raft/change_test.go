@@ -198,6 +198,33 @@ func TestARemovedNodeIsToldAndStandsNoMore(t *testing.T) {
 	}
 }
 
+func TestARemovedNodeThatHasTheConfigurationIsToldThatItIsCommitted(t *testing.T) {
+	// n1 has the configuration without it in its log, and does not know that it is committed: it must stand, in case that only it has the entry.
+	log := terms{1, 1}
+	without := voters(3)
+	without.Members = without.Members[1:]
+	for name, test := range map[string]struct {
+		newest  *Membership
+		removed uint64
+		want    bool
+	}{
+		"it is":                           {newest: without, removed: 2, want: true},
+		"an older one is":                 {newest: without, removed: 1},
+		"its own one, with it, is: a lie": {newest: voters(4), removed: 2},
+		"a later one is":                  {newest: voters(4), removed: 3, want: true},
+	} {
+		b := restore(t, Restored{
+			Vote: Vote{Term: 1}, Log: view(t, log), Memberships: []MembershipAt{{Membership: voters(3)}, {ID: log.id(2), Membership: test.newest}},
+		})
+		b.stand()
+		b.wantRole(PreCandidate)
+		b.e.VoteAnswer(b.now, &VoteResponse{From: member(2), Term: 1, Pre: true, Removed: test.removed})
+		if b.flush(); b.e.Removed() != test.want {
+			t.Errorf("%s: removed %t", name, b.e.Removed())
+		}
+	}
+}
+
 func TestTransferToWhoCannotLead(t *testing.T) {
 	m := voters(4)
 	m.Members[3].Voter = false

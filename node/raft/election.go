@@ -123,11 +123,16 @@ func (e *Engine) VoteAnswer(now time.Time, resp *VoteResponse) {
 	e.countVotes()
 }
 
-// toldRemoved reports whether a voter says that this node is no member, and knows of a later configuration. That counts only while the
-// node stands: a late answer must not outweigh a leader that was heard since.
+// toldRemoved reports whether a voter says that this node is no member, and knows of a later configuration, or that the one which this node
+// has, and does not know to be committed, is. That counts only while the node stands: a late answer must not outweigh a leader that was
+// heard since.
 func (e *Engine) toldRemoved(resp *VoteResponse) bool {
-	return e.campaign != nil && resp.Removed > e.memberships[len(e.memberships)-1].ID.Index && resp.Removed <= MaxIndex &&
-		e.Membership().IsVoter(resp.From)
+	newest := e.memberships[len(e.memberships)-1]
+	since := newest.ID.Index
+	if newest.Membership.Contains(e.cfg.Self) {
+		since++
+	}
+	return e.campaign != nil && resp.Removed >= since && resp.Removed <= MaxIndex && newest.Membership.IsVoter(resp.From)
 }
 
 func (e *Engine) countVotes() {

@@ -285,6 +285,12 @@ var mutants = []mutant{
 	{"lease before the leader's first commit (rule 5)", []patch{
 		{"lease.go", "!e.Serving() || ", ""},
 	}, simulator, false},
+	{"removed node not told that the configuration which it has is committed", []patch{
+		{"election.go", "if newest.Membership.Contains(e.cfg.Self) {\n\t\tsince++", "if true {\n\t\tsince++"},
+	}, engineTests, false},
+	{"member taken for removed by a configuration that it is in", []patch{
+		{"election.go", "if newest.Membership.Contains(e.cfg.Self) {\n\t\tsince++", "if false {\n\t\tsince++"},
+	}, engineTests, false},
 	{"setting lost through a snapshot (11, rule 5)", []patch{
 		{"snapshot.go", "settings := []SettingAt{setting}", "settings := []SettingAt{{}}"},
 	}, engineTests, false},

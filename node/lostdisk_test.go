@@ -109,12 +109,8 @@ func TestALostDiskThatJoinsHasNoVoiceUntilItIsAddedAgain(t *testing.T) {
 		t.Fatalf("it takes part: %+v", s)
 	}
 	c.start(other)
-	voters := slices.DeleteFunc(slices.Clone(c.members), func(id raft.NodeID) bool { return id == lost })
-	ctx := within(t, 60*time.Second)
-	if _, err := c.leader().ChangeMembership(ctx, node.MembershipChange{Voters: voters}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.leader().ChangeMembership(ctx, node.MembershipChange{Voters: c.members}); err != nil {
+	seen := c.leader().Membership()
+	if _, err := c.leader().ChangeMembership(within(t, 60*time.Second), node.MembershipChange{Voters: c.members, If: &seen.ID}); err != nil {
 		t.Fatal(err)
 	}
 	c.propose("after")

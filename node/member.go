@@ -59,7 +59,8 @@ func (n *Node) Membership() Membership {
 // vote have caught up, changes the voters by joint consensus, and returns the log id of the final configuration when that is committed.
 // Writes go on meanwhile. A node that does not lead hands it on to the leader.
 //
-// A new member must be running: started with Config.Join, on an empty directory.
+// A new member must be running: started with Config.Join, on an empty directory. So must one that lost its disk: it is removed, and then
+// added as what it is now.
 //
 // Errors: *raft.ChangedError, raft.ErrChangePending, *raft.NotCaughtUpError, *raft.QuorumAtRiskError, *raft.ReplacedError,
 // *UnreachableError, *NotLeaderError; when the context ends half-way, what is reached stays, and the same call goes on from there.
@@ -98,12 +99,7 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // changeMembership does it on the leader.
 func (n *Node) changeMembership(ctx context.Context, change MembershipChange) (raft.LogID, error) {
-	current, err := inCore(ctx, n, func(c *raftCore) (raft.MembershipAt, error) {
-		if c.engine.Role() != raft.Leader {
-			return raft.MembershipAt{}, c.typed(raft.ErrNotLeading)
-		}
-		return c.engine.MembershipAt(), nil
-	})
+	current, err := n.leading(ctx)
 	if err != nil {
 		return raft.LogID{}, err
 	}
@@ -112,6 +108,16 @@ func (n *Node) changeMembership(ctx context.Context, change MembershipChange) (r
 	}
 	if len(change.Voters) == 0 {
 		return raft.LogID{}, fmt.Errorf("%w: a cluster without voters decides nothing", ErrConfig)
+	}
+	lost, err := n.lost(ctx, current.targets, slices.Concat(change.Voters, change.Learners))
+	if err != nil {
+		return raft.LogID{}, err
+	}
+	if len(lost) > 0 {
+		n.logger.Warn("members that lost their disks are removed, to be added again", "members", joinIDs(lost))
+		if current, err = n.removeLost(ctx, current, lost, change.Force); err != nil {
+			return raft.LogID{}, fmt.Errorf("remove %s, which lost its disk: %w", joinIDs(lost), err)
+		}
 	}
 	wanted := raft.Change{If: &current.ID, Force: change.Force}
 	var fresh []raft.Peer
@@ -147,6 +153,60 @@ func (n *Node) changeMembership(ctx context.Context, change MembershipChange) (r
 		wanted.If = &id
 	}
 	return n.promote(ctx, wanted)
+}
+
+// led is what a leader knows of its cluster.
+type led struct {
+	raft.MembershipAt
+	targets []raft.TargetStatus
+}
+
+// leading returns the configuration in force and how its targets stand, if this node leads.
+func (n *Node) leading(ctx context.Context) (led, error) {
+	return inCore(ctx, n, func(c *raftCore) (led, error) {
+		if c.engine.Role() != raft.Leader {
+			return led{}, c.typed(raft.ErrNotLeading)
+		}
+		return led{c.engine.MembershipAt(), c.engine.Targets()}, nil
+	})
+}
+
+// lost returns which of the members that are wanted lost their disks: they do not answer the leader, but a node of their name with another
+// directory, which can join, does.
+func (n *Node) lost(ctx context.Context, targets []raft.TargetStatus, wanted []raft.NodeID) (lost []raft.NodeID, err error) {
+	for _, t := range targets {
+		if t.Reachable || !slices.Contains(wanted, t.Peer.ID) {
+			continue
+		}
+		answer := n.call(ctx, raft.Peer{ID: t.Peer.ID}, &transport.HelloRequest{Cluster: n.cfg.Cluster})
+		if hello, ok := answer.Response.(*transport.HelloResponse); answer.Err != nil || !ok || hello.From == t.Peer {
+			continue
+		}
+		if _, err := n.meet(ctx, t.Peer.ID); err != nil {
+			return nil, err
+		}
+		lost = append(lost, t.Peer.ID)
+	}
+	return lost, nil
+}
+
+// removeLost removes members that lost their disks, so that their names are free, and returns the configuration without them.
+func (n *Node) removeLost(ctx context.Context, current led, lost []raft.NodeID, force bool) (led, error) {
+	gone := func(p raft.Peer) bool { return slices.Contains(lost, p.ID) }
+	without := raft.Change{
+		Voters:   slices.DeleteFunc(current.Membership.Voters(), gone),
+		Learners: slices.DeleteFunc(current.Membership.Learners(), gone),
+		If:       &current.ID, Force: force,
+	}
+	id, err := n.promote(ctx, without)
+	if err != nil {
+		return led{}, err
+	}
+	after, err := n.leading(ctx)
+	if err == nil && after.ID != id {
+		err = &raft.ChangedError{Current: after.ID}
+	}
+	return after, err
 }
 
 // promote makes the change when its new voters have caught up, and returns when it is committed and no longer joint.

@@ -304,8 +304,8 @@ func (g *gathering) check(genesis storage.Genesis, source string) error {
 		case p == self:
 			return nil
 		case p.ID == self.ID:
-			return fmt.Errorf("%w: %s knows %s with directory %s, and this directory is %s. Bring the old directory back; or replace the node by one with a new name (quorate member replace %s NEW), or add it again",
-				ErrDiskLost, source, p.ID, p.Incarnation, self.Incarnation, self.ID)
+			return fmt.Errorf("%w: %s knows %s with directory %s, and this directory is %s. Bring the old directory back; or replace the node by one with a new name (quorate member replace %s NEW); or start it with --join and add it again (quorate member add %s)",
+				ErrDiskLost, source, p.ID, p.Incarnation, self.Incarnation, self.ID, self.ID)
 		}
 	}
 	return fmt.Errorf("%w: the genesis that %s has lists [%s], without %s: start it without a list, as a node that joins (--join), and add it (quorate member add %s)",

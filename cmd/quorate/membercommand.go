@@ -24,7 +24,7 @@ func (a *app) memberCommand() *cobra.Command {
 		Short: "Show and change the members of a cluster",
 		Long: `Show and change who the members of a cluster are. Every change is made only if the membership is still the one that the
 command saw; voters change by joint consensus, while writes go on. A node that is to be added runs already, started with
-quorate serve --join on an empty directory.`,
+quorate serve --join on an empty directory; so does a member that lost its disk, which member add brings back.`,
 		Example: `  quorate member ls
   quorate member add n4 && quorate member remove n2`,
 	}
@@ -84,7 +84,7 @@ func replaced(m node.Membership, ids []raft.NodeID, _, _ bool) (node.MembershipC
 	case !slices.Contains(m.Voters, from):
 		return change, usagef("%s is no voter: the voters are %s", from, joinIDs(m.Voters))
 	case votes:
-		return change, usagef("%s votes already: in the place of %s it would leave a voter fewer (quorate member remove %s does that, and is also the first step for a node that lost its disk)", to, from, from)
+		return change, usagef("%s votes already: in the place of %s it would leave a voter fewer (quorate member remove %s does that; a node that lost its disk comes back by quorate member add %s)", to, from, from, from)
 	}
 	change.Voters, change.Learners = append(without(m.Voters, from), to), without(m.Learners, to)
 	return change, nil

@@ -137,6 +137,9 @@ func (c *Config) setDefaults() error {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	if min(c.HeartbeatInterval, c.ElectionTimeout, c.SessionIdle, c.ReplaceAfter) < 0 || min(c.SnapshotRate, c.MaxInFlight, c.MaxInFlightBytes, c.MaxUncommittedBytes) < 0 {
+		return fmt.Errorf("%w: a time or a size is negative", ErrConfig)
+	}
 	if c.Priority > maxPriority || c.Priority < -maxPriority {
 		return fmt.Errorf("%w: priority %d is beyond %d", ErrConfig, c.Priority, maxPriority)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/jsm.go/natscontext"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 	"github.com/spf13/pflag"
 
 	"quorate/node/kv"
@@ -147,6 +148,24 @@ func (f *natsFlags) check() error {
 			return usagef("%s: %w", i.flag, err)
 		}
 	}
+	if f.creds != "" {
+		return checkCredentials(f.creds)
+	}
+	return nil
+}
+
+// checkCredentials reads a credentials file as nats.UserCredentials does, which looks into it at each connect only.
+func checkCredentials(file string) error {
+	content, err := os.ReadFile(file)
+	if err == nil {
+		_, err = nkeys.ParseDecoratedJWT(content)
+	}
+	if err == nil {
+		_, err = nkeys.ParseDecoratedUserNKey(content)
+	}
+	if err != nil {
+		return usagef("--creds %s is not a NATS credentials file: %w", file, err)
+	}
 	return nil
 }
 
@@ -188,6 +207,15 @@ type link struct {
 	cluster string
 }
 
+// forbidden is what to say of an error if NATS let the user not publish or subscribe, which it tells beside the request; else nil.
+func (l *link) forbidden(err error) error {
+	refused := l.conn.LastError()
+	if err == nil || !errors.Is(refused, nats.ErrPermissionViolation) {
+		return nil
+	}
+	return withStatus(statusUnavailable, fmt.Errorf("NATS at %s does not let this user do that: %w: %w", l.conn.ConnectedUrlRedacted(), refused, err))
+}
+
 // connect reaches NATS, or fails: a person at a terminal waits for no server to come up.
 func (f *clientFlags) connect(ctx context.Context, purpose string) (*link, error) {
 	if f.timeout <= 0 {
@@ -222,11 +250,15 @@ func (t natsTarget) dial(ctx context.Context, name string, timeout time.Duration
 		nats.MaxPingsOutstanding(2),
 		nats.IgnoreAuthErrorAbort(),
 	}, t.options...)
-	conn, err := nats.Connect(t.url, options...)
+	dialer := &interruptibleDialer{ctx: ctx, timeout: timeout}
+	conn, err := nats.Connect(t.url, append(options, nats.SetCustomDialer(dialer))...)
+	dialer.connected()
 	switch {
-	case err == nil && ctx.Err() != nil:
-		conn.Close()
-		return nil, context.Cause(ctx)
+	case ctx.Err() != nil:
+		if err == nil {
+			conn.Close()
+		}
+		return nil, fmt.Errorf("connect to NATS at %s: %w", redactURLs(t.url), context.Cause(ctx))
 	case err == nil:
 		return conn, nil
 	case errors.Is(err, nats.ErrNoServers):
@@ -275,6 +307,9 @@ func (f *clientFlags) withClient(ctx context.Context, purpose string, use func(*
 		}
 	}()
 	err = use(client)
+	if forbidden := l.forbidden(err); forbidden != nil {
+		return forbidden
+	}
 	if err != nil && isUnavailable(err) && ctx.Err() == nil {
 		return fmt.Errorf("cluster %s at %s: %w: `quorate status` shows its nodes; --cluster or $QUORATE_CLUSTER name another", l.cluster, l.conn.ConnectedUrlRedacted(), err)
 	}

@@ -41,6 +41,14 @@ func (f *readFlags) options() ([]kv.ReadOption, error) {
 	return options, nil
 }
 
+// explain says of a read that nobody answered which node was asked for it.
+func (f *readFlags) explain(err error) error {
+	if f.node == "" || !isUnavailable(err) {
+		return err
+	}
+	return fmt.Errorf("node %s, which --node names, does not answer: %w", f.node, err)
+}
+
 // report tells how stale a local read may be, and whether a lease was of use.
 func (f *readFlags) report(a *app) {
 	switch {

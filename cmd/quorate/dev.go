@@ -75,6 +75,9 @@ func (a *app) dev(cmd *cobra.Command, f *devFlags) (err error) {
 	if f.port < 0 || f.port > 65535 {
 		return usagef("--port %d must be from 1 to 65535; 0 picks a free one", f.port)
 	}
+	if err := f.observe.check(); err != nil {
+		return err
+	}
 	maxPayload, err := parseMaxPayload(f.maxPayload)
 	if err != nil {
 		return err
@@ -100,12 +103,12 @@ func (a *app) dev(cmd *cobra.Command, f *devFlags) (err error) {
 
 	observation, err := f.observe.start(logger)
 	if err != nil {
-		return err
+		return errors.Join(err, dir.forget())
 	}
 	defer observation.end(ctx)
 	c, err := startDevCluster(ctx, dir, f.port, maxPayload, observation, logger)
 	if err != nil {
-		return err
+		return errors.Join(err, dir.forget())
 	}
 	defer func() {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)

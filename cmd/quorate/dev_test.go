@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -106,6 +108,9 @@ func TestDevOnAPortInUse(t *testing.T) {
 	dir := t.TempDir()
 	wantStatus(t, statusFailed, "--port", "dev", "--dir", dir, "--port", u.Port())
 	wantStatus(t, statusFailed, u.Port(), "dev", "--dir", dir, "--port", u.Port())
+	if _, err := readDevLayout(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the start that failed left a layout behind: %v", err)
+	}
 	// The directory is free and whole again.
 	p, _ := devProcess(t, "--dir", dir)
 	p.stop()

@@ -127,6 +127,22 @@ func (d *devDir) close() error {
 	return nil
 }
 
+// forget makes the directory what it was, if it was empty before and no node has begun in it: what was asked for with a start that failed
+// binds nobody.
+func (d *devDir) forget() error {
+	if !d.created || slices.ContainsFunc(d.layout.Nodes, func(id raft.NodeID) bool {
+		_, err := os.Stat(d.node(id))
+		return err == nil
+	}) {
+		return nil
+	}
+	err := errors.Join(os.RemoveAll(filepath.Join(d.path, natsDir)), os.Remove(filepath.Join(d.path, devMarker)))
+	if err != nil {
+		return fmt.Errorf("clear directory %s after a start that failed: %w", d.path, err)
+	}
+	return nil
+}
+
 func (d *devDir) node(id raft.NodeID) string { return filepath.Join(d.path, string(id)) }
 
 func readDevLayout(path string) (devLayout, error) {

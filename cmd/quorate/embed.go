@@ -68,6 +68,9 @@ func (f *embedFlags) check(cmd *cobra.Command) error {
 			return usagef("--embed runs a NATS server of its own: it excludes --%s", name)
 		}
 	}
+	if _, port, err := net.SplitHostPort(f.listen); f.listen == f.routeListen && err == nil && port != "0" {
+		return usagef("--listen and --route-listen are both %s: clients and other servers need a port each", f.listen)
+	}
 	if len(f.routes) > 0 && f.routeListen == "" {
 		return usagef("--route needs --route-listen: the other nodes' NATS servers connect to it")
 	}

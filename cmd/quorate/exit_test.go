@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -82,6 +85,20 @@ func TestWrongUsage(t *testing.T) {
 		{"get k --output xml", "--output"},
 		{"get k --cluster a.b", "cluster name"},
 		{"get k --creds /missing/file", "--creds"},
+		{"get k --creds " + noPEM, "not a NATS credentials file"},
+		{"get k --nats :::", "NATS URL"},
+		{"member lss", `unknown command "lss"`},
+		{"snapshot foo", `unknown command "foo"`},
+		{"setting foo", `unknown command "foo"`},
+		{"trace foo", `unknown command "foo"`},
+		{"leader foo", `unknown command "foo"`},
+		{"help foo", `unknown command "foo"`},
+		{"help member foo", `unknown command "member foo"`},
+		{"leader transfer n.1", "node id"},
+		{"import " + dir + " --patience -1s", "--patience"},
+		{"serve --id n1 --members n1 --dir " + dir + " --metrics-listen x", "--metrics-listen"},
+		{"dev --metrics-listen 127.0.0.1:http:1", "--metrics-listen"},
+		{"serve --id n1 --members n1 --dir " + dir + " --embed --listen 127.0.0.1:4333 --route-listen 127.0.0.1:4333", "a port each"},
 		{"get k --user u --nkey " + dir, "exclude each other"},
 		{"get k --password p", "--password needs --user"},
 		{"get k --tlscert " + dir, "--tlscert and --tlskey"},
@@ -125,6 +142,7 @@ func TestWrongUsage(t *testing.T) {
 		{"serve --id n1 --members n1 --dir " + dir + " --embed --route-listen 127.0.0.1:0 --route x", `"nats://x" must be nats://host:port`},
 		{"serve --id n1 --members n1 --dir " + dir + " --nats nats://", "NATS URL"},
 		{"serve --id n1 --members n1 --dir " + filepath.Join(dir, "new") + " --priority 1001", "priority"},
+		{"serve --id n1 --members n1 --dir " + filepath.Join(dir, "new") + " --replace-after -1s", "negative"},
 		{"serve --id n1 --members n1 --dir " + dir + " --log-format xml", "--log-format"},
 	} {
 		status, stdout, stderr := runCommand(t, "", strings.Fields(c.args)...)
@@ -190,6 +208,53 @@ func TestUnreachableNATSIsUnavailable(t *testing.T) {
 		}
 		if strings.Contains(stderr, "secret") {
 			t.Errorf("quorate %s shows the password: %s", args[0], stderr)
+		}
+	}
+}
+
+// TestInterruptIsHeardWhileNATSIsSilent: something accepts the connection and never says a word.
+func TestInterruptIsHeardWhileNATSIsSilent(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	for _, args := range []string{"get k", "leader --wait", "member ls"} {
+		ctx, interrupt := context.WithCancelCause(t.Context())
+		accepted := make(chan error, 1)
+		go func() {
+			conn, err := listener.Accept()
+			accepted <- err
+			if err == nil {
+				defer conn.Close()
+				_, _ = io.Copy(io.Discard, conn)
+			}
+		}()
+		ended := make(chan int, 1)
+		var stderr bytes.Buffer
+		go func() {
+			words := append(strings.Fields(args), "--timeout", "1h", "--nats", "nats://"+listener.Addr().String())
+			ended <- run(ctx, words, strings.NewReader(""), io.Discard, &stderr)
+		}()
+		if err := <-accepted; err != nil {
+			t.Fatal(err)
+		}
+		interrupt(errInterrupted)
+		select {
+		case status := <-ended:
+			if status != statusInterrupted {
+				t.Errorf("%s: exit status %d, want %d\n%s", args, status, statusInterrupted, &stderr)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s: an interrupt is not heard", args)
+		}
+	}
+}
+
+func TestHelpOfCommandsThatHoldOthers(t *testing.T) {
+	for _, args := range []string{"member", "help member", "help member add", "snapshot"} {
+		if status, stdout, stderr := runCommand(t, "", strings.Fields(args)...); status != statusDone || !strings.Contains(stdout, "Usage:") {
+			t.Errorf("%s: exit status %d\n%s%s", args, status, stdout, stderr)
 		}
 	}
 }

@@ -59,7 +59,7 @@ Exit status 1 if there is no such key.`,
 				}
 				entry, err := c.Get(ctx, args[0], options...)
 				if err != nil {
-					return err
+					return read.explain(err)
 				}
 				read.report(a)
 				return a.printValue(entry)

@@ -66,6 +66,9 @@ func (f *clientFlags) findLeader(ctx context.Context, wait bool) (leader node.St
 		select {
 		case <-again.C:
 		case <-ctx.Done():
+			if cause := context.Cause(ctx); errors.Is(cause, errInterrupted) {
+				err = cause
+			}
 			return node.Status{}, cluster, err
 		}
 	}

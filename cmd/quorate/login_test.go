@@ -68,6 +68,27 @@ func TestEveryKindOfLogin(t *testing.T) {
 	}
 }
 
+// TestWhatNATSForbidsIsNamed: the request just gets no answer, which looks like a cluster that is not there.
+func TestWhatNATSForbidsIsNamed(t *testing.T) {
+	url := startNATSWith(t, &server.Options{Users: []*server.User{
+		{Username: "node", Password: "p"},
+		{Username: "reader", Password: "p", Permissions: &server.Permissions{
+			Publish:   &server.SubjectPermission{Allow: []string{"quorate.c.kv.get.>"}},
+			Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+		}},
+	}})
+	as := func(user string, args ...string) []string {
+		return append(args, "--cluster", "c", "--nats", url, "--user", user, "--password", "p")
+	}
+	p := start(t, as("node", "serve", "--id", "n1", "--members", "n1", "--dir", t.TempDir())...)
+	must(t, "", as("node", "leader", "--wait", "--timeout", "50s")...)
+	for _, command := range [][]string{{"put", "k", "v"}, {"member", "add", "n2"}} {
+		wantStatus(t, statusUnavailable, "does not let this user", as("reader", append(command, "--timeout", "2s")...)...)
+	}
+	wantStatus(t, statusUnavailable, "node n9", as("node", "get", "k", "--node", "n9", "--timeout", "2s")...)
+	p.stop()
+}
+
 // TestServeWaitsForALogin: credentials may come to be valid later, as may NATS be there.
 func TestServeWaitsForALogin(t *testing.T) {
 	url := startNATSWith(t, &server.Options{Username: "u", Password: "p"})

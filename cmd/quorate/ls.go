@@ -39,7 +39,7 @@ With --output json: one object a line, with key, revision and time, and with --v
 					return err
 				}
 				defer read.report(a)
-				return a.list(cmd, c, &client, prefix, long, values, options)
+				return read.explain(a.list(cmd, c, &client, prefix, long, values, options))
 			})
 		},
 	}

@@ -157,9 +157,10 @@ func memberStatus(err error) error {
 	var risk *raft.QuorumAtRiskError
 	var behind *raft.NotCaughtUpError
 	var replaced *raft.ReplacedError
+	var unreachable *node.UnreachableError
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, node.ErrUnknownOutcome):
-	case errors.As(err, &changed), errors.Is(err, raft.ErrChangePending), errors.As(err, &risk), errors.As(err, &behind), errors.As(err, &replaced):
+	case errors.As(err, &changed), errors.Is(err, raft.ErrChangePending), errors.As(err, &risk), errors.As(err, &behind), errors.As(err, &replaced), errors.As(err, &unreachable):
 		return withStatus(statusFalse, err)
 	}
 	return err
@@ -175,6 +176,9 @@ func (f *clientFlags) withAdmin(ctx context.Context, purpose string, use func(co
 	ctx, cancel := within(ctx, f.timeout)
 	defer cancel()
 	err = use(ctx, node.NewAdmin(l.conn, subjectPrefix, l.cluster))
+	if forbidden := l.forbidden(err); forbidden != nil {
+		return forbidden
+	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, node.ErrUnknownOutcome) {
 		return withStatus(statusUnavailable, err)
 	}
@@ -258,6 +262,9 @@ Exit status 1 if that node cannot take over; the leader then goes on.`,
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			to := raft.NodeID(strings.Join(args, ""))
+			if len(args) > 0 && !natsToken.MatchString(args[0]) {
+				return usagef("node id %q must be 1 to 64 letters, digits, '-' or '_'", args[0])
+			}
 			return client.withAdmin(cmd.Context(), "transfer", func(ctx context.Context, admin *node.Admin) error {
 				err := admin.TransferLeadership(ctx, to)
 				var refused *raft.TransferError

@@ -38,6 +38,14 @@ func (f *observeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.metricsListen, "metrics-listen", "", "serve /metrics for Prometheus, /healthz and /readyz at this `host:port`; OTEL_* variables send metrics and traces elsewhere")
 }
 
+func (f *observeFlags) check() error {
+	if f.metricsListen == "" {
+		return nil
+	}
+	_, _, err := splitHostPort("--metrics-listen", f.metricsListen)
+	return err
+}
+
 func (f *observeFlags) start(logger *slog.Logger) (*observation, error) {
 	o := &observation{logger: logger}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { logger.Warn("telemetry failed", "error", err) })) // of this process

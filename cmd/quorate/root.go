@@ -79,7 +79,29 @@ Exit status:
 		a.recoverCommand(),
 		a.traceCommand(), a.benchCommand(), a.versionCommand(),
 	)
+	refuseUnknownCommands(root)
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = func(_ *cobra.Command, args []string) error {
+			if _, rest, err := root.Find(args); err != nil || len(rest) > 0 {
+				return fmt.Errorf("unknown command %q", strings.Join(args, " "))
+			}
+			return nil
+		}
+	}
 	return root
+}
+
+// refuseUnknownCommands has the commands that only hold others show their help, but not to who mistyped one of those and would take the exit
+// status for a yes.
+func refuseUnknownCommands(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		refuseUnknownCommands(sub)
+	}
+	if cmd.HasParent() && !cmd.Runnable() {
+		cmd.Args = cobra.NoArgs
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
 }
 
 func (a *app) begin() error {

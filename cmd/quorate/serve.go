@@ -105,6 +105,9 @@ func (f *serveFlags) check(cmd *cobra.Command) error {
 	if sorted := slices.Sorted(slices.Values(f.members)); len(slices.Compact(sorted)) != len(f.members) {
 		return usagef("--members %s name a node twice", strings.Join(f.members, ","))
 	}
+	if err := f.observe.check(); err != nil {
+		return err
+	}
 	return f.embed.check(cmd)
 }
 
@@ -151,7 +154,9 @@ func (f *serveFlags) run(ctx context.Context, logger *slog.Logger) (err error) {
 	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	if err := m.close(stop); err != nil {
+	if err := m.close(stop); errors.Is(err, node.ErrConfig) { // found when the directory's cluster was looked for
+		return &usageError{err: err}
+	} else if err != nil {
 		// A node that has failed lost nothing that it acknowledged, but somebody has to look at it.
 		return withStatus(statusFailed, fmt.Errorf("node %s of cluster %s: %w", f.id, f.cluster, err))
 	}

@@ -100,7 +100,7 @@ func TestLaterStartsIgnoreTheMembersAndSaySo(t *testing.T) {
 }
 
 func TestServeWithoutMembersNeedsADirectoryWithSome(t *testing.T) {
-	wantStatus(t, statusFailed, "members", "serve", "--cluster", "c", "--id", "n1", "--dir", t.TempDir(), "--nats", startNATS(t))
+	wantStatus(t, statusUsage, "members", "serve", "--cluster", "c", "--id", "n1", "--dir", t.TempDir(), "--nats", startNATS(t))
 }
 
 func TestWriteWithoutAnAnswerHasAnUnknownOutcome(t *testing.T) {

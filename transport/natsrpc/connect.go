@@ -157,7 +157,7 @@ func CheckURLs(urls string) error {
 			return errors.New("a NATS URL is not a URL: want nats://HOST:PORT, several with commas between them")
 		case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme):
 			return fmt.Errorf("NATS URL %s: scheme %q is none of nats, tls, ws, wss", u.Redacted(), u.Scheme)
-		case u.Hostname() == "", u.Path != "" && u.Path != "/" && u.Scheme[0] != 'w':
+		case u.Hostname() == "", strings.Contains(u.Hostname(), ":") && u.Host[0] != '[', u.Path != "" && u.Path != "/" && u.Scheme[0] != 'w':
 			return fmt.Errorf("NATS URL %s: want nats://HOST:PORT", u.Redacted())
 		}
 	}

@@ -82,6 +82,7 @@ Exit status:
 	refuseUnknownCommands(root)
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Example = "  quorate help member add"
 		help.Args = func(_ *cobra.Command, args []string) error {
 			if _, rest, err := root.Find(args); err != nil || len(rest) > 0 {
 				return fmt.Errorf("unknown command %q", strings.Join(args, " "))

@@ -11,8 +11,8 @@ type campaign struct {
 	pre bool
 	// term asked for: one above the present in a pre-vote, the present in a vote.
 	term uint64
-	// answers by voter.
-	granted, refused map[NodeID]bool
+	// answers by voter: by name and directory, for the configuration may give the name to another one meanwhile.
+	granted, refused map[Peer]bool
 	// asked: the requests are out. In a vote that is only after the node's own vote is durable.
 	asked bool
 	// transfer: the leader itself wants it.
@@ -61,7 +61,7 @@ func (e *Engine) startVote() {
 }
 
 func newCampaign(pre bool, term uint64) *campaign {
-	return &campaign{pre: pre, term: term, granted: map[NodeID]bool{}, refused: map[NodeID]bool{}}
+	return &campaign{pre: pre, term: term, granted: map[Peer]bool{}, refused: map[Peer]bool{}}
 }
 
 // campaignDurable goes on with a vote once the node's own is on disk: only then does it count, and may others hear of
@@ -76,7 +76,7 @@ func (e *Engine) campaignDurable() {
 // askVotes counts the node's own vote and asks for those of the others.
 func (e *Engine) askVotes() {
 	e.campaign.asked = true
-	e.campaign.granted[e.cfg.Self.ID] = true
+	e.campaign.granted[e.cfg.Self] = true
 	for _, member := range e.Membership().Members {
 		if member.Learner() || member.Peer == e.cfg.Self {
 			continue
@@ -116,9 +116,9 @@ func (e *Engine) VoteAnswer(now time.Time, resp *VoteResponse) {
 		return
 	}
 	if resp.Granted {
-		c.granted[resp.From.ID] = true
+		c.granted[resp.From] = true
 	} else {
-		c.refused[resp.From.ID] = true
+		c.refused[resp.From] = true
 	}
 	e.countVotes()
 }
@@ -139,7 +139,7 @@ func (e *Engine) countVotes() {
 	c := e.campaign
 	m := e.Membership()
 	switch {
-	case m.HasQuorum(func(x Member) bool { return c.granted[x.ID] }):
+	case m.HasQuorum(func(x Member) bool { return c.granted[x.Peer] }):
 		switch {
 		case !c.pre:
 			e.becomeLeader()
@@ -149,7 +149,7 @@ func (e *Engine) countVotes() {
 		default:
 			e.startVote()
 		}
-	case !m.HasQuorum(func(x Member) bool { return !c.refused[x.ID] }):
+	case !m.HasQuorum(func(x Member) bool { return !c.refused[x.Peer] }):
 		// It cannot be won any more. Wait for the deadline that the campaign set.
 		e.campaign = nil
 		e.out.Changed = true

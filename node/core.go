@@ -491,7 +491,7 @@ func (c *raftCore) startWorker(ctx context.Context, t raft.Target) {
 		HeartbeatInterval: c.cfg.HeartbeatInterval,
 		MaxInFlight:       c.cfg.MaxInFlight,
 		MaxInFlightBytes:  c.cfg.MaxInFlightBytes,
-		MaxMessageBytes:   maxMessageBytes(c.transport),
+		MaxMessageBytes:   mostMessageBytes,
 	}
 	w := &worker{
 		target:   handle.target,
@@ -513,11 +513,12 @@ func (c *raftCore) startWorker(ctx context.Context, t raft.Target) {
 	c.group.Go(func() { w.run(ctx) })
 }
 
-// maxMessageBytes leaves room for what surrounds the entries, and keeps messages small enough that a heartbeat does not wait
-// long behind one.
+// mostMessageBytes keeps messages small enough that a heartbeat does not wait long behind one.
+const mostMessageBytes = 512 << 10
+
+// maxMessageBytes is how many bytes of entries a message may have now, with room for what surrounds them.
 func maxMessageBytes(t transport.Transport) int {
-	const most, envelope = 512 << 10, 4 << 10
-	return max(1, min(most, t.MaxRequestBytes()-envelope))
+	return max(1, min(mostMessageBytes, t.MaxRequestBytes()-entryEnvelope))
 }
 
 // end answers everything that waits. The workers end with the context.

@@ -37,15 +37,18 @@ func (c *raftCore) handOn(leader raft.Peer, p *Pending) {
 	e := &p.entry
 	req := &transport.ProposeRequest{Kind: e.Kind, Data: e.Data, Session: e.Session, Sequence: e.Sequence, LowWater: e.LowWater}
 	callTraced(c.transport, leader, req, p.trace.handingOn(leader.ID), forwardTimeout, func(a transport.Answer) {
-		p.resolve(forwarded(a))
+		p.resolve(forwarded(a, len(e.Data)))
 	})
 }
 
-// forwarded is the outcome of a proposal that was handed on.
-func forwarded(a transport.Answer) (Result, error) {
+// forwarded is the outcome of a proposal of that size that was handed on.
+func forwarded(a transport.Answer, size int) (Result, error) {
 	resp, ok := a.Response.(*transport.ProposeResponse)
 	var refused *transport.RefusedError
+	var tooLarge *transport.TooLargeError
 	switch {
+	case errors.As(a.Err, &tooLarge):
+		return Result{}, &TooLargeError{Size: size, Limit: max(0, tooLarge.Limit-entryEnvelope)}
 	case errors.Is(a.Err, transport.ErrNoResponders), errors.Is(a.Err, transport.ErrDisconnected):
 		return Result{}, &NotLeaderError{} // it was not sent, or nobody got it
 	case errors.As(a.Err, &refused):

@@ -26,6 +26,9 @@ var (
 // entryEnvelope is what is kept free, of the NATS payload limit, for what surrounds the largest command on its way.
 const entryEnvelope = 4096
 
+// leastEntryBytes is the least that a cluster takes as its largest command.
+const leastEntryBytes = 1024
+
 // gathering is how the first members of a cluster agree on its genesis (rule 10 of the design): every listed member
 // has to be heard once; the smallest name then writes the genesis, with everyone's incarnation, to its disk and hands it out; the others adopt it
 // from whoever has it. Each node adopts one genesis in its life, so no two can win a majority.
@@ -249,7 +252,7 @@ func (g *gathering) propose(known map[raft.NodeID]*transport.HelloResponse) (sto
 		peers = append(peers, resp.From)
 		payload = min(payload, resp.MaxPayloadBytes)
 	}
-	return storage.NewGenesis(n.cfg.Cluster, peers, uint64(max(payload-entryEnvelope, 1024))), true
+	return storage.NewGenesis(n.cfg.Cluster, peers, uint64(max(payload-entryEnvelope, leastEntryBytes))), true
 }
 
 // found writes the genesis to disk and hands it out. A member that does not hear of it this way asks for it.

@@ -22,6 +22,8 @@ type links struct {
 	raft, client *nats.Conn
 	snapshots    *nats.Conn
 	isOpen       bool
+	// clients tells whether client is up.
+	clients *natsrpc.Liveness
 }
 
 // open connects to NATS, or takes the transport that the configuration gives instead. It blocks until NATS is reached.
@@ -74,6 +76,9 @@ func (l *links) set(raftConn, clientConn, snapshotConn *nats.Conn, t transport.T
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.raft, l.client, l.snapshots, l.transport, l.isOpen = raftConn, clientConn, snapshotConn, t, true
+	if clientConn != nil {
+		l.clients = natsrpc.WatchLiveness(clientConn)
+	}
 }
 
 func (l *links) snapshotConn() *nats.Conn {
@@ -122,8 +127,10 @@ func (l *links) status() NATSStatus {
 	s := NATSStatus{
 		Disconnects: l.events.Disconnects.Load(), Reconnects: l.events.Reconnects.Load(), SlowConsumers: l.events.SlowConsumers.Load(),
 	}
-	if l.raft != nil {
-		s.Connected = l.raft.IsConnected() && l.client.IsConnected()
+	if l.raft == nil {
+		return s
+	}
+	if s.Connected = l.transport.Connected() && l.clients.Up(); s.Connected { // who dials answers nothing else
 		s.URL = l.raft.ConnectedUrlRedacted()
 	}
 	return s
@@ -151,6 +158,7 @@ func (l *links) close(ctx context.Context) error {
 	}
 	err := t.Close(ctx)
 	if l.raft != nil {
+		l.clients.Close()
 		l.raft.Close()
 		l.client.Close()
 		l.snapshots.Close()

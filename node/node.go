@@ -353,6 +353,11 @@ func (n *Node) admit(data []byte) error {
 	if limit == 0 {
 		return ErrNotInitialized
 	}
+	if len(data) > leastEntryBytes {
+		// Not more than can be sent now, either: an entry that cannot leave its leader holds up all that follow. What every server
+		// takes is not worth asking for.
+		limit = min(limit, int64(max(leastEntryBytes, n.links.transport.MaxRequestBytes()-entryEnvelope)))
+	}
 	if int64(len(data)) > limit {
 		return &TooLargeError{Size: len(data), Limit: int(limit)}
 	}

@@ -11,7 +11,8 @@ import (
 const askPriorities = 4
 
 // yield hands leadership to a voter that should lead more than this node, once it has caught up. Priorities are the nodes' own; the leader
-// asks for them now and then.
+// asks for them now and then. What a node's NATS server can carry comes first: a leader that cannot send the largest entry holds up all that
+// follow it.
 func (c *raftCore) yield(now time.Time) {
 	if !c.engine.Serving() {
 		c.yieldAt = now.Add(askPriorities * c.cfg.ElectionTimeout) // let a new leadership settle
@@ -21,14 +22,18 @@ func (c *raftCore) yield(now time.Time) {
 		return
 	}
 	c.yieldAt = now.Add(askPriorities * c.cfg.ElectionTimeout)
-	term := c.engine.Vote().Term
+	term, carries := c.engine.Vote().Term, c.carries(c.transport.MaxRequestBytes())
 	for _, t := range c.engine.Targets() {
 		if !t.Reachable || !c.engine.Membership().IsVoter(t.Peer) {
 			continue
 		}
 		c.transport.Call(raft.Peer{ID: t.Peer.ID}, &transport.HelloRequest{Cluster: c.cfg.Cluster}, c.cfg.ElectionTimeout, func(a transport.Answer) {
 			hello, ok := a.Response.(*transport.HelloResponse)
-			if a.Err != nil || !ok || hello.From != t.Peer || int(hello.Priority) <= c.cfg.Priority {
+			if a.Err != nil || !ok || hello.From != t.Peer {
+				return
+			}
+			switch theirs := c.carries(int(hello.MaxPayloadBytes)); {
+			case carries && !theirs, carries == theirs && int(hello.Priority) <= c.cfg.Priority:
 				return
 			}
 			select {
@@ -37,6 +42,11 @@ func (c *raftCore) yield(now time.Time) {
 			}
 		})
 	}
+}
+
+// carries reports whether a NATS server that takes messages of so many bytes takes the cluster's largest entry.
+func (c *raftCore) carries(messageBytes int) bool {
+	return uint64(max(0, messageBytes)) >= c.genesis.MaxEntryBytes+entryEnvelope
 }
 
 // mostLag is how many entries a voter may be behind to be handed leadership: proposals wait while it catches up.
@@ -49,7 +59,8 @@ func (c *raftCore) yieldTo(term uint64, to raft.Peer, priority int) {
 	for _, t := range c.engine.Targets() {
 		if t.Peer == to && t.Matched.Index+mostLag >= c.engine.LastLogID().Index {
 			if err := c.engine.Transfer(time.Now(), to.ID); err == nil {
-				c.logger.Info("handing over to a voter that should lead more", "to", to.ID, "priority", priority, "own", c.cfg.Priority)
+				c.logger.Info("handing over to a voter that should lead more", "to", to.ID, "priority", priority, "own", c.cfg.Priority,
+					"max_payload", c.transport.MaxRequestBytes())
 			}
 		}
 	}

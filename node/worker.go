@@ -101,7 +101,7 @@ func (w *worker) send(ctx context.Context, now time.Time, s raft.Send) bool {
 	if !s.Heartbeat {
 		term, err := w.log.Term(s.Prev)
 		if err == nil {
-			w.entries, err = w.log.Entries(w.entries[:0], s.Lo, s.Hi, s.MaxBytes)
+			w.entries, err = w.log.Entries(w.entries[:0], s.Lo, s.Hi, min(s.MaxBytes, maxMessageBytes(w.transport)))
 			req.Entries = w.entries
 		}
 		if errors.Is(err, storage.ErrPurged) {

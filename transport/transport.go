@@ -70,9 +70,19 @@ type Incoming struct {
 	Refuse func(reason string)
 }
 
+// TooLargeError says that a request is larger than the transport can carry now. It was not sent.
+type TooLargeError struct {
+	To          raft.NodeID
+	Size, Limit int
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("call %s: a message of %d bytes is over the NATS server's limit of %d: raise its max_payload", e.To, e.Size, e.Limit)
+}
+
 // Transport carries requests to peers and hands on those that arrive. All methods are safe from several goroutines.
 type Transport interface {
-	// Call sends the request to the peer and returns at once. done is called exactly once, from a goroutine of the
+	// Call sends the request to the peer and returns at once, or after two seconds when the network takes nothing. done is called exactly once, from a goroutine of the
 	// transport's, with the answer or with an error at the latest when timeout has passed; it must not block. Only after
 	// Close it is called before Call returns, with ErrClosed. The request is the caller's again when Call returns.
 	// A peer with incarnation zero stands for whoever has that name (only for HelloRequest and AdoptRequest).

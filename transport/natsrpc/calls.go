@@ -3,6 +3,7 @@ package natsrpc
 import (
 	"context"
 	"errors"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 // done is called by the subscription's, or by a timer's.
 type calls struct {
 	nc    *nats.Conn
+	live  *Liveness
 	inbox string
 	sub   *subscription
 	// decode makes an answer of what came back.
@@ -36,8 +38,9 @@ type call struct {
 	timer *time.Timer
 }
 
-func openCalls(nc *nats.Conn, decode func([]byte, time.Time) transport.Answer) (*calls, error) {
-	c := &calls{nc: nc, decode: decode, inbox: nc.NewInbox() + ".", waiting: map[uint64]call{}}
+func openCalls(live *Liveness, decode func([]byte, time.Time) transport.Answer) (*calls, error) {
+	nc := live.nc
+	c := &calls{nc: nc, live: live, decode: decode, inbox: nc.NewInbox() + ".", waiting: map[uint64]call{}}
 	var err error
 	if c.sub, err = subscribe(nc, c.inbox+"*", c.answered); err != nil {
 		return nil, err
@@ -68,6 +71,9 @@ func (c *calls) send(subject string, header nats.Header, b []byte, timeout time.
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrReconnectBufExceeded):
 		c.finishApart(id, failed(transport.ErrDisconnected))
 	default:
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.live.reconnect() // the server reads no more: the next one would wait as long, until pings find that out
+		}
 		c.finishApart(id, failed(err))
 	}
 }

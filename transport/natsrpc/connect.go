@@ -43,7 +43,9 @@ const (
 	pingInterval    = 2 * time.Second
 	maxPingsOut     = 2
 	dialTimeout     = 2 * time.Second
-	sayEvery        = 3 * time.Second
+	// writeTimeout bounds how long a server that reads no more holds up who sends. It is long enough for the largest message on a slow line.
+	writeTimeout = 2 * time.Second
+	sayEvery     = 3 * time.Second
 )
 
 // Connect returns a connection when NATS is reached. While it is not, it tries again and says so every few seconds, until the
@@ -75,6 +77,7 @@ func Connect(ctx context.Context, options ConnectOptions) (*nats.Conn, error) {
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(maxPingsOut),
 		nats.Timeout(dialTimeout),
+		nats.FlusherTimeout(writeTimeout),
 		nats.IgnoreAuthErrorAbort(), // credentials may be renewed
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil { // nil when it was closed on purpose

@@ -30,6 +30,7 @@ type Config struct {
 // Transport implements transport.Transport over one NATS connection.
 type Transport struct {
 	nc     *nats.Conn
+	live   *Liveness
 	cfg    Config
 	logger *slog.Logger
 	gate   *transport.Gate
@@ -53,11 +54,12 @@ func New(nc *nats.Conn, cfg Config) (*Transport, error) {
 		cfg.Logger = slog.Default()
 	}
 	t := &Transport{
-		nc: nc, cfg: cfg, logger: cfg.Logger, gate: transport.NewGate(cfg.Self, cfg.Boot, cfg.Logger),
+		nc: nc, live: WatchLiveness(nc), cfg: cfg, logger: cfg.Logger, gate: transport.NewGate(cfg.Self, cfg.Boot, cfg.Logger),
 		stem: cfg.Prefix + "." + cfg.Cluster + ".raft.",
 	}
 	var err error
-	if t.calls, err = openCalls(nc, t.gate.Answer); err != nil {
+	if t.calls, err = openCalls(t.live, t.gate.Answer); err != nil {
+		t.live.Close()
 		return nil, err
 	}
 	return t, nil
@@ -70,7 +72,7 @@ func (t *Transport) SetCluster(id raft.ClusterID) { t.gate.SetCluster(id) }
 func (t *Transport) MaxRequestBytes() int { return int(t.nc.MaxPayload()) }
 
 // Connected reports whether NATS is connected.
-func (t *Transport) Connected() bool { return t.nc.IsConnected() }
+func (t *Transport) Connected() bool { return t.live.Up() }
 
 // Refused counts refused messages by reason.
 func (t *Transport) Refused() map[string]uint64 { return t.gate.Refused() }
@@ -96,7 +98,7 @@ func (t *Transport) call(to raft.Peer, req transport.Request, header nats.Header
 		t.calls.fail(fmt.Errorf("call %s: %T is no request", to.ID, req), done)
 		return
 	}
-	if !t.nc.IsConnected() {
+	if !t.live.Up() {
 		t.calls.fail(transport.ErrDisconnected, done)
 		return
 	}
@@ -107,9 +109,13 @@ func (t *Transport) call(to raft.Peer, req transport.Request, header nats.Header
 		t.calls.fail(err, done)
 		return
 	}
-	if limit := t.MaxRequestBytes(); len(b) > limit {
-		t.calls.fail(fmt.Errorf("call %s: a message of %d bytes is over the NATS server's limit of %d: raise its max_payload", to.ID, len(b), limit), done)
+	limit := t.MaxRequestBytes()
+	if len(b) > limit {
+		t.calls.fail(&transport.TooLargeError{To: to.ID, Size: len(b), Limit: limit}, done)
 		return
+	}
+	if header != nil && len(b)+maxTraceHeader > limit {
+		header = nil // what must arrive matters more than that it is seen
 	}
 	t.calls.send(t.subject(to, rpc), header, b, timeout, done)
 }
@@ -129,5 +135,6 @@ func (t *Transport) Close(ctx context.Context) error {
 		errs = append(errs, s.close(ctx))
 	}
 	errs = append(errs, t.calls.close(ctx))
+	t.live.Close()
 	return errors.Join(errs...)
 }

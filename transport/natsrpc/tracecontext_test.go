@@ -19,7 +19,7 @@ func TestOnlyAPartOfALongTraceStateTravelsOn(t *testing.T) {
 	}
 	for _, c := range []struct{ given, want []string }{
 		{members[:3], members[:3]},
-		{members, append([]string{members[0]}, members[2:10]...)},
+		{members, append([]string{members[0]}, members[2:11]...)},
 	} {
 		state, err := trace.ParseTraceState(strings.Join(c.given, ","))
 		if err != nil {

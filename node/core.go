@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -275,14 +276,24 @@ func (c *raftCore) step() error {
 // token.
 func (c *raftCore) takeRequests(now time.Time) {
 	requests := c.taken.api
+	c.taken.api = c.taken.api[:0]
+	defer clear(requests)
+	if len(requests) > 0 {
+		c.tracing.queued(requests, now)
+		c.metrics.took(requests, now)
+	}
+	if c.engine.Transferring() { // they came together with what began it
+		c.taken.parked = append(c.taken.parked, requests...)
+		return
+	}
+	if len(c.taken.parked) > 0 {
+		requests = append(c.taken.parked, requests...)
+		c.taken.parked = nil
+	}
 	if len(requests) == 0 {
 		return
 	}
-	c.taken.api = c.taken.api[:0]
-	defer clear(requests)
-	c.tracing.queued(requests, now)
-	c.metrics.took(requests, now)
-	if c.engine.Role() != raft.Leader || c.engine.Transferring() {
+	if c.engine.Role() != raft.Leader {
 		c.forward(requests)
 		return
 	}
@@ -405,13 +416,17 @@ func (c *raftCore) refuse(violation string) {
 func (c *raftCore) write(w *raft.Write) error {
 	began := time.Now()
 	span := c.tracing.wrote(w, began)
+	// The engine's own entries are of the time of what follows them: time never goes back along the log.
+	next := max(c.lastTime, began.UnixNano())
+	for i := range slices.Backward(w.Append) {
+		if entry := &w.Append[i]; entry.Raw == nil && entry.Time == 0 {
+			entry.Time = next
+		}
+		next = w.Append[i].Time
+	}
 	for i := range w.Append {
 		entry := &w.Append[i]
 		if entry.Raw == nil {
-			if entry.Time == 0 {
-				c.lastTime = max(c.lastTime, time.Now().UnixNano())
-				entry.Time = c.lastTime
-			}
 			if err := storage.SealEntry(entry); err != nil {
 				return fmt.Errorf("encode entry %v: %w", entry.ID, err)
 			}

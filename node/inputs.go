@@ -2,6 +2,7 @@ package node
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"quorate/node/raft"
@@ -84,6 +85,8 @@ type drained struct {
 	snapshot []timed[snapshotEvent]
 	control  []timed[controlCall]
 	api      []request
+	// parked came with what began a transfer of leadership, and wait for its end.
+	parked []request
 }
 
 // Bounds of one pass, so that a flood of one kind delays the others by little.
@@ -108,9 +111,10 @@ func (d *drained) reset() {
 
 // refuse answers what was taken and not handled, when RaftCore ends.
 func (d *drained) refuse(logger *slog.Logger) {
-	for _, r := range d.api {
+	for _, r := range slices.Concat(d.parked, d.api) {
 		r.pending.resolve(Result{}, ErrStopped)
 	}
+	d.parked = nil
 	for _, in := range d.rpc {
 		in.Refuse("node is stopped")
 	}

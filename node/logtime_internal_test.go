@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -122,5 +124,112 @@ func TestLogTimeDoesNotGoBackAfterAPurge(t *testing.T) {
 	}
 	if passed, err := time.ParseDuration(string(r.Value)); err != nil || passed < 0 {
 		t.Fatalf("the log time of a command is %s after that of the one before (%v)", r.Value, err)
+	}
+}
+
+// hold has RaftCore wait until the returned function is called.
+func hold(ctx context.Context, n *Node) (release func()) {
+	held, free := make(chan struct{}), make(chan struct{})
+	go func() {
+		_, _ = inCore(ctx, n, func(*raftCore) (int, error) { close(held); <-free; return 0, nil })
+	}()
+	<-held
+	return func() { close(free) }
+}
+
+// queued waits until so many requests and calls wait for RaftCore.
+func queued(ctx context.Context, t *testing.T, n *Node, want int) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for len(n.in.control)+len(n.in.api) < want {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("nothing is waiting for RaftCore")
+		}
+	}
+}
+
+// TestLogTimeNeverGoesBackAlongTheLog: an entry of the engine's own is no later than the proposals after it.
+func TestLogTimeNeverGoesBackAlongTheLog(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	n := startAlone(t, t.TempDir(), t.TempDir(), &timesMachine{system: map[string][]byte{}})
+	release := hold(ctx, n)
+	done := make(chan error, 2)
+	go func() {
+		_, err := n.appendOwn(ctx, "setting", func(c *raftCore) (raft.LogID, error) {
+			return c.engine.ChangeSetting(time.Now(), raft.Setting{Lease: time.Second})
+		})
+		done <- err
+	}()
+	go func() { _, err := n.Propose(ctx, []byte("a")); done <- err }()
+	queued(ctx, t, n, 2)
+	release()
+	for range cap(done) {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := n.log.Entries(nil, 1, n.log.Last().Index+1, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range entries[1:] {
+		if before, e := entries[i], entries[i+1]; e.Time < before.Time {
+			t.Errorf("entry %v (kind %d) is %v before entry %v (kind %d)", e.ID, e.Kind, time.Duration(before.Time-e.Time), before.ID, before.Kind)
+		}
+	}
+}
+
+// TestAProposalThatComesWithATransferIsNotSentToItsOwnNode: it waits for the end of the transfer, as those that come later do.
+func TestAProposalThatComesWithATransferIsNotSentToItsOwnNode(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	network := memnet.New(1)
+	ids := []raft.NodeID{"n1", "n2", "n3"}
+	nodes := map[raft.NodeID]*Node{}
+	for _, id := range ids {
+		cfg := Config{Cluster: "test", ID: id, Members: ids, Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}
+		cfg.Transport = func(self raft.Peer, boot uint64) (transport.Transport, error) {
+			return network.Join(self, boot, cfg.Logger), nil
+		}
+		n, err := Start(ctx, cfg, &timesMachine{system: map[string][]byte{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = n.Close(context.Background()) })
+		nodes[id] = n
+	}
+	s, err := nodes["n1"].Wait(ctx, func(s Status) bool { return s.Leader != "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	leader := nodes[s.Leader]
+	caughtUp := func(s Status) bool {
+		matched := 0
+		for _, m := range s.Members {
+			if m.Matched == s.LastIndex {
+				matched++
+			}
+		}
+		return s.Serving && matched == len(ids)
+	}
+	if _, err := leader.Wait(ctx, caughtUp); err != nil {
+		t.Fatal(err)
+	}
+	release := hold(ctx, leader)
+	transferred, proposed := make(chan error, 1), make(chan error, 1)
+	go func() { transferred <- leader.TransferLeadership(ctx, "") }()
+	go func() { _, err := leader.Propose(ctx, []byte("a")); proposed <- err }()
+	queued(ctx, t, leader, 2)
+	release()
+	if err := <-transferred; err != nil {
+		t.Fatal(err)
+	}
+	var notLeader *NotLeaderError
+	if err := <-proposed; errors.As(err, &notLeader) && notLeader.Leader == leader.cfg.ID || err != nil && notLeader == nil {
+		t.Errorf("proposed at %s: %v", leader.cfg.ID, err)
 	}
 }

@@ -90,7 +90,7 @@ func TestWhatTheServersDoNotCarryAnyMoreIsRefusedAndWarnedOf(t *testing.T) {
 	})
 	var tooLarge *node.TooLargeError
 	if _, err := leader.Propose(within(t, 5*time.Second), make([]byte, limit)); !errors.As(err, &tooLarge) || tooLarge.Limit >= limit {
-		t.Errorf("the largest command: %v", err)
+		t.Fatalf("the largest command: %v", err)
 	}
 	if _, err := leader.Propose(within(t, 5*time.Second), make([]byte, tooLarge.Limit)); err != nil {
 		t.Errorf("one of %d bytes: %v", tooLarge.Limit, err)

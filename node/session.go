@@ -18,8 +18,8 @@ type Tag struct {
 	// Session and Sequence: the session's id, and the proposal's number in it, from 1, in any order. LowWater is a number below which
 	// the client has all its answers, and will not ask again.
 	Session, Sequence, LowWater uint64
-	// MessageID, in place of a session: within two minutes of log time, only the first proposal with it takes effect, and all get its
-	// result. At most 256 bytes.
+	// MessageID, in place of a session: within two minutes of log time, or until 65,536 others have come if that is sooner, only the first
+	// proposal with it takes effect, and all get its result. At most 256 bytes.
 	MessageID string
 }
 

@@ -22,11 +22,27 @@ const afterwards = time.Millisecond
 // bounds are what messages say of the difference that must be added to the times of one node to read them on another's clock.
 type bounds struct{ low, high time.Duration }
 
-var unbounded = bounds{math.MinInt64 / 4, math.MaxInt64 / 4}
+// unbounded is beyond all differences and their sums, and can be turned.
+var unbounded = bounds{-math.MaxInt64, math.MaxInt64}
 
 func (b bounds) both(o bounds) bounds { return bounds{max(b.low, o.low), min(b.high, o.high)} }
 
 func (b bounds) turned() bounds { return bounds{-b.high, -b.low} }
+
+// closer reports whether less is between the bounds. It compares halves, since unbounded is as far apart as twice the longest time.
+func (b bounds) closer(o bounds) bool { return b.high/2-b.low/2 < o.high/2-o.low/2 }
+
+// from are the bounds by the clock to which the other one was moved. They do not grow beyond what is drawn, however many clocks are between.
+func (b bounds) from(base time.Duration) bounds {
+	moved := unbounded
+	if b.low != unbounded.low {
+		moved.low = bounded(b.low + base)
+	}
+	if b.high != unbounded.high {
+		moved.high = bounded(b.high + base)
+	}
+	return moved
+}
 
 // choose returns the difference to apply: none if the clocks agree within the bounds, else the middle, as if a message took as long as its
 // answer; with one bound only, that one.
@@ -102,7 +118,7 @@ func (t *Trace) alignClocks() {
 					if done || !usable || !related {
 						continue
 					}
-					if c := known[best]; !found || b.high-b.low < c.high-c.low {
+					if !found || b.closer(known[best]) {
 						best, found = pair{of, on}, true
 					}
 				}
@@ -110,15 +126,7 @@ func (t *Trace) alignClocks() {
 			if !found {
 				break
 			}
-			b, base := known[best], aligned[best.on]
-			onReference := bounds{b.low + base, b.high + base}
-			if b.low == unbounded.low {
-				onReference.low = unbounded.low
-			}
-			if b.high == unbounded.high {
-				onReference.high = unbounded.high
-			}
-			moved, uncertain, contradictory := onReference.choose()
+			moved, uncertain, contradictory := known[best].from(aligned[best.on]).choose()
 			aligned[best.of] = moved
 			if moved != 0 || contradictory {
 				t.clocks = append(t.clocks, clock{best.of, moved, uncertain, contradictory})
@@ -126,7 +134,7 @@ func (t *Trace) alignClocks() {
 		}
 	}
 	for _, s := range t.all {
-		s.start, s.end = s.start+aligned[s.node], s.end+aligned[s.node]
+		s.start, s.end = bounded(s.start+aligned[s.node]), bounded(s.end+aligned[s.node])
 	}
 	slices.SortFunc(t.clocks, func(a, b clock) int { return cmp.Compare(a.node, b.node) })
 }

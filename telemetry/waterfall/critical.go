@@ -2,6 +2,7 @@ package waterfall
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -50,7 +51,8 @@ func (t *Trace) shares() []share {
 	sum := map[key]time.Duration{}
 	for _, s := range t.all {
 		if s.critical && s.own > 0 {
-			sum[key{s.name, s.node}] += s.own
+			k := key{s.name, s.node}
+			sum[k] += min(s.own, math.MaxInt64-sum[k]) // roots may be many, and each absurdly long
 		}
 	}
 	var all []share

@@ -102,7 +102,7 @@ func (t *Trace) notes(b *strings.Builder) {
 		b.WriteString(" * is the critical path:")
 		var whole time.Duration
 		for _, s := range shares {
-			whole += s.own
+			whole += min(s.own, math.MaxInt64-whole)
 		}
 		for i, s := range shares[:min(top, len(shares))] {
 			separator := ","
@@ -145,20 +145,23 @@ func signed(d time.Duration) string {
 	return "+" + short(d)
 }
 
-// short writes a time that is not negative with about three digits.
+// short writes a time that is not negative in durationWidth cells, with about three digits.
 func short(d time.Duration) string {
 	switch {
 	case d < time.Microsecond:
 		return fmt.Sprintf("%dns", d)
 	case d < time.Millisecond:
 		return fmt.Sprintf("%.1fµs", float64(d)/float64(time.Microsecond))
-	case d < time.Second:
+	case d < time.Second-5*time.Microsecond: // what is not rounded up to 1000.00ms
 		return fmt.Sprintf("%.2fms", float64(d)/float64(time.Millisecond))
 	}
-	if d < 100*time.Second {
+	switch {
+	case d < 100*time.Second:
 		return fmt.Sprintf("%.2fs", d.Seconds())
+	case d < 1_000_000*time.Second:
+		return fmt.Sprintf("%.0fs", d.Seconds())
 	}
-	return fmt.Sprintf("%.0fs", d.Seconds())
+	return fmt.Sprintf("%.0fd", d.Hours()/24)
 }
 
 // printable makes one line of what came over the wire.

@@ -112,8 +112,13 @@ func (t *Trace) take(resources []*tracepb.ResourceSpans) error {
 	return nil
 }
 
-// longest is the longest time that is drawn: two spans of one trace are not farther apart, or somebody's clock is absurd.
-const longest = 100 * 365 * 24 * time.Hour
+// longest is how far a span may be from the first one, by its node's clock; one that is farther has an absurd clock, and is drawn there. A
+// clock that was never set, and says 1970, is nearer. It is less than a quarter of what a time.Duration holds: that of two spans differ by
+// twice as much at most, clocks are moved by no more than that, and two such moves are added.
+const longest = 70 * 365 * 24 * time.Hour
+
+// bounded is the time, or the farthest that spans on clocks which may differ can be from each other.
+func bounded(d time.Duration) time.Duration { return min(max(d, -2*longest), 2*longest) }
 
 func since(origin, at uint64) time.Duration {
 	return min(max(time.Duration(at-origin), -longest), longest) // the difference wraps around as it should

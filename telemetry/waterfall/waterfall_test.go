@@ -14,6 +14,7 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
@@ -237,6 +238,94 @@ func TestSpanGivenTwiceCountsOnce(t *testing.T) {
 	if len(trace.all) != len(put) {
 		t.Errorf("want %d spans, got %d", len(put), len(trace.all))
 	}
+}
+
+// timed is a span with times of its own.
+func timed(g given, start, end uint64) *tracepb.ResourceSpans {
+	r := resources([]given{g}, nil)[0]
+	s := r.ScopeSpans[0].Spans[0]
+	s.StartTimeUnixNano, s.EndTimeUnixNano = start, end
+	return r
+}
+
+// drawn builds and draws a trace, each of whose spans then has a bar within the line and a time that is not negative.
+func drawn(t rapid.TB, spans []*tracepb.ResourceSpans, width int) {
+	t.Helper()
+	trace, err := Build(spans)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := trace.Draw(&out, width); err != nil {
+		t.Fatal(err)
+	}
+	waterfall, _, _ := strings.Cut(out.String(), "\n\n")
+	for line := range strings.Lines(waterfall) {
+		if w := uniseg.StringWidth(strings.TrimSuffix(line, "\n")); w > max(width, narrowest) {
+			t.Errorf("a line of %d cells on a terminal of %d: %q", w, width, line)
+		}
+	}
+	for _, s := range trace.all {
+		if s.start < 0 || s.end < s.start || s.end > trace.to {
+			t.Errorf("%s on %s is drawn from %d to %d of %d", s.name, s.node, s.start, s.end, trace.to)
+		}
+	}
+	for _, s := range trace.shares() {
+		if s.own < 0 {
+			t.Errorf("%s on %s was waited for during %d", s.name, s.node, s.own)
+		}
+	}
+}
+
+func TestAbsurdTimesAreDrawn(t *testing.T) {
+	drawn(t, []*tracepb.ResourceSpans{
+		timed(given{id: 1, name: "a", node: "n2"}, 1<<62, epoch+1_000_000),
+		timed(given{id: 2, name: "b", node: "n1"}, epoch, 1),
+		timed(given{id: 3, parent: 2, name: "c", node: "n0"}, 1<<63, epoch+1_000_000),
+	}, 80)
+	// Each clock contradicts the one before by as much as is taken, so that the differences add up along the chain.
+	for _, start := range []func(i byte) uint64{
+		func(i byte) uint64 { return epoch + uint64(i%2)<<61 },
+		func(i byte) uint64 { return epoch - uint64(i%2)<<60 },
+	} {
+		var chain []*tracepb.ResourceSpans
+		for i := byte(1); i < 20; i++ {
+			chain = append(chain, timed(given{id: i, parent: i - 1, name: "link", node: string('a' + rune(i))}, start(i), start(i)+1000))
+		}
+		drawn(t, chain, 80)
+	}
+}
+
+// A node without a battery for its clock says that it is 1970: its spans keep their length all the same.
+func TestAClockThatWasNeverSetIsAligned(t *testing.T) {
+	trace, err := Build([]*tracepb.ResourceSpans{
+		timed(given{id: 1, name: "kv.put", node: "n1"}, epoch, epoch+5_000_000),
+		timed(given{id: 2, parent: 1, name: "raft.append_entries", node: "n2"}, 60_000_000_000, 60_003_000_000),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := trace.all[1]; s.start != time.Millisecond || s.end != 4*time.Millisecond {
+		t.Errorf("the span of 3ms is drawn from %v to %v, want the middle of its parent's 5ms", s.start, s.end)
+	}
+}
+
+// Whatever the times and the parents of the spans of several nodes are, there is a drawing.
+func TestAnyTimesOfAnyNodesAreDrawn(t *testing.T) {
+	anyTime := rapid.OneOf(rapid.Uint64(), rapid.Uint64Range(epoch-1e9, epoch+1e9),
+		rapid.SampledFrom([]uint64{0, 1, 1 << 60, 1 << 61, 1 << 62, 1<<63 - 1, 1 << 63, 1<<64 - 1, epoch, epoch + 1<<63}))
+	kinds := rapid.SampledFrom([]tracepb.Span_SpanKind{tracepb.Span_SPAN_KIND_INTERNAL, tracepb.Span_SPAN_KIND_CLIENT, tracepb.Span_SPAN_KIND_PRODUCER, tracepb.Span_SPAN_KIND_CONSUMER})
+	rapid.Check(t, func(t *rapid.T) {
+		var spans []*tracepb.ResourceSpans
+		for id := range rapid.IntRange(1, 20).Draw(t, "spans") {
+			g := given{
+				id: byte(id + 1), parent: byte(rapid.IntRange(0, 22).Draw(t, "parent")), name: "span",
+				node: rapid.SampledFrom([]string{"", "n0", "n1", "n2", "n3", "n4"}).Draw(t, "node"), failed: rapid.Bool().Draw(t, "failed"), kind: kinds.Draw(t, "kind"),
+			}
+			spans = append(spans, timed(g, anyTime.Draw(t, "start"), anyTime.Draw(t, "end")))
+		}
+		drawn(t, spans, rapid.IntRange(0, 200).Draw(t, "width"))
+	})
 }
 
 // Whatever spans hold, rings of parents and absurd times among it, each is drawn on one line.

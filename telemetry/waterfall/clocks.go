@@ -2,6 +2,8 @@ package waterfall
 
 import (
 	"cmp"
+	"container/heap"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -72,8 +74,70 @@ func bound(parent, child *span) bounds {
 	return b
 }
 
-// alignClocks moves the times of nodes whose clock contradicts what they received from others, starting at the node of the first root.
+// relation is what the messages between two nodes say of the clock of one, on that of the other.
+type relation struct {
+	of, on string
+	bounds
+}
+
+// frontier are the relations of nodes that may be aligned next, as a heap: first what has the closest bounds.
+type frontier []relation
+
+func (f frontier) Len() int { return len(f) }
+func (f frontier) Less(i, j int) bool {
+	a, b := f[i], f[j]
+	if a.closer(b.bounds) || b.closer(a.bounds) {
+		return a.closer(b.bounds)
+	}
+	return cmp.Or(cmp.Compare(a.of, b.of), cmp.Compare(a.on, b.on)) < 0
+}
+func (f frontier) Swap(i, j int) { f[i], f[j] = f[j], f[i] }
+func (f *frontier) Push(r any)   { *f = append(*f, r.(relation)) }
+func (f *frontier) Pop() any {
+	last := (*f)[len(*f)-1]
+	*f = (*f)[:len(*f)-1]
+	return last
+}
+
+// alignClocks moves the times of nodes whose clock contradicts what they received from others, starting at the node of the first root. Names
+// of nodes come from strangers and may be as many as spans, so each relation is looked at only once.
 func (t *Trace) alignClocks() {
+	neighbours := t.relations()
+	if len(neighbours) == 0 {
+		return
+	}
+	// Each node is moved to a neighbour that is aligned already, of several to that with the closest bounds.
+	aligned := map[string]time.Duration{}
+	for _, reference := range t.references(slices.Sorted(maps.Keys(neighbours))) {
+		if _, done := aligned[reference]; done {
+			continue
+		}
+		aligned[reference] = 0
+		next := frontier(neighbours[reference])
+		heap.Init(&next)
+		for len(next) > 0 {
+			r := heap.Pop(&next).(relation)
+			if _, done := aligned[r.of]; done {
+				continue
+			}
+			moved, uncertain, contradictory := r.from(aligned[r.on]).choose()
+			aligned[r.of] = moved
+			if moved != 0 || contradictory {
+				t.clocks = append(t.clocks, clock{r.of, moved, uncertain, contradictory})
+			}
+			for _, n := range neighbours[r.of] {
+				heap.Push(&next, n)
+			}
+		}
+	}
+	for _, s := range t.all {
+		s.start, s.end = bounded(s.start+aligned[s.node]), bounded(s.end+aligned[s.node])
+	}
+	slices.SortFunc(t.clocks, func(a, b clock) int { return cmp.Compare(a.node, b.node) })
+}
+
+// relations of other nodes on the clock of each node that sent to one, or received from it.
+func (t *Trace) relations() map[string][]relation {
 	type pair struct{ of, on string }
 	known := map[pair]bounds{}
 	note := func(p pair, b bounds) {
@@ -91,52 +155,11 @@ func (t *Trace) alignClocks() {
 			}
 		}
 	}
-	if len(known) == 0 {
-		return
+	neighbours := map[string][]relation{}
+	for p, b := range known {
+		neighbours[p.on] = append(neighbours[p.on], relation{p.of, p.on, b})
 	}
-	var nodes []string
-	for _, s := range t.all {
-		nodes = append(nodes, s.node)
-	}
-	slices.Sort(nodes)
-	nodes = slices.Compact(nodes)
-
-	// Each node is moved to a neighbour that is aligned already, of several to that with the closest bounds.
-	aligned := map[string]time.Duration{}
-	for _, reference := range t.references(nodes) {
-		if _, ok := aligned[reference]; !ok {
-			aligned[reference] = 0
-		}
-		for {
-			var best pair
-			found := false
-			for _, of := range nodes {
-				for _, on := range nodes {
-					_, done := aligned[of]
-					_, usable := aligned[on]
-					b, related := known[pair{of, on}]
-					if done || !usable || !related {
-						continue
-					}
-					if !found || b.closer(known[best]) {
-						best, found = pair{of, on}, true
-					}
-				}
-			}
-			if !found {
-				break
-			}
-			moved, uncertain, contradictory := known[best].from(aligned[best.on]).choose()
-			aligned[best.of] = moved
-			if moved != 0 || contradictory {
-				t.clocks = append(t.clocks, clock{best.of, moved, uncertain, contradictory})
-			}
-		}
-	}
-	for _, s := range t.all {
-		s.start, s.end = bounded(s.start+aligned[s.node]), bounded(s.end+aligned[s.node])
-	}
-	slices.SortFunc(t.clocks, func(a, b clock) int { return cmp.Compare(a.node, b.node) })
+	return neighbours
 }
 
 // references are the nodes in the order in which their own clock is taken as right: first that of the first root, which asked.

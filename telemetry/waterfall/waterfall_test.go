@@ -3,8 +3,11 @@ package waterfall
 import (
 	"bytes"
 	"flag"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -325,6 +328,105 @@ func TestAnyTimesOfAnyNodesAreDrawn(t *testing.T) {
 			spans = append(spans, timed(g, anyTime.Draw(t, "start"), anyTime.Draw(t, "end")))
 		}
 		drawn(t, spans, rapid.IntRange(0, 200).Draw(t, "width"))
+	})
+}
+
+// A tree of more nodes than anybody has is no reason to look at each pair of them: that would not end within the time of a test.
+func TestClocksOfVeryManyNodesAreAligned(t *testing.T) {
+	const nodes = 5000
+	id := func(i int) []byte { return []byte{byte(i >> 8), byte(i), 0, 0, 0, 0, 0, 1} }
+	var spans []*tracepb.ResourceSpans
+	for i := 1; i <= nodes; i++ {
+		fast := uint64(i-1) * 1_000_000_000
+		r := timed(given{name: "span", node: fmt.Sprintf("n%d", i)}, epoch+fast, epoch+1_000_000+fast)
+		s := r.ScopeSpans[0].Spans[0]
+		if s.SpanId = id(i); i > 1 {
+			s.ParentSpanId = id(i / 2)
+		}
+		spans = append(spans, r)
+	}
+	trace, err := Build(spans)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(trace.clocks) != nodes-1 {
+		t.Errorf("%d clocks were moved, want all but that of the root", len(trace.clocks))
+	}
+	for _, s := range trace.all {
+		if s.start != 0 || s.end != time.Millisecond {
+			t.Fatalf("the span of %s is drawn from %v to %v, want all as one", s.node, s.start, s.end)
+		}
+	}
+}
+
+// movedSlowly is what alignClocks does, one pair of nodes after the other.
+func movedSlowly(t *Trace) map[string]time.Duration {
+	type pair struct{ of, on string }
+	known := map[pair]bounds{}
+	for _, relations := range t.relations() {
+		for _, r := range relations {
+			known[pair{r.of, r.on}] = r.bounds
+		}
+	}
+	nodes := map[string]bool{}
+	for _, s := range t.all {
+		nodes[s.node] = true
+	}
+	order := slices.Sorted(maps.Keys(nodes))
+	aligned := map[string]time.Duration{}
+	for _, reference := range t.references(order) {
+		if _, ok := aligned[reference]; !ok {
+			aligned[reference] = 0
+		}
+		for {
+			var best *pair
+			for _, of := range order {
+				for _, on := range order {
+					p := pair{of, on}
+					_, done := aligned[of]
+					_, usable := aligned[on]
+					b, related := known[p]
+					if !done && usable && related && (best == nil || b.closer(known[*best])) {
+						best = &p
+					}
+				}
+			}
+			if best == nil {
+				break
+			}
+			aligned[best.of], _, _ = known[*best].from(aligned[best.on]).choose()
+		}
+	}
+	return aligned
+}
+
+func TestEachClockIsMovedToItsClosestNeighbour(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var spans []given
+		for id := range rapid.IntRange(1, 30).Draw(t, "spans") {
+			start := rapid.IntRange(0, 20).Draw(t, "start") * 1000
+			spans = append(spans, given{
+				id: byte(id + 1), parent: byte(rapid.IntRange(0, id).Draw(t, "parent")), name: "span", node: rapid.SampledFrom([]string{"", "n0", "n1", "n2", "n3", "n4"}).Draw(t, "node"),
+				start: start, end: start + rapid.IntRange(0, 20).Draw(t, "length")*1000, failed: rapid.Bool().Draw(t, "failed"),
+			})
+		}
+		trace := &Trace{}
+		if err := trace.take(resources(spans, nil)); err != nil {
+			t.Fatal(err)
+		}
+		trace.plant()
+		want := movedSlowly(trace)
+		maps.DeleteFunc(want, func(_ string, moved time.Duration) bool { return moved == 0 })
+		trace.alignClocks()
+		got := map[string]time.Duration{}
+		for _, c := range trace.clocks {
+			if c.moved != 0 {
+				got[c.node] = c.moved
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("moved by %v, want %v", got, want)
+		}
 	})
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// quiet is for how long nothing may arrive before a trace without gaps counts as complete: a node publishes every publishInterval.
+	// quiet is for how long nothing new of a trace may arrive before it counts as complete, without gaps: a node publishes every publishInterval.
 	quiet = 6 * publishInterval
 	// maxSpans is how many spans of one trace are kept, against whoever floods the subject.
 	maxSpans = 100_000
@@ -43,32 +43,43 @@ func (c *Collector) Close() error {
 }
 
 // Gather waits for the spans of a trace, some of which the caller may have itself. It returns them all as soon as there is a root, each
-// parent is there and nothing has come for a while; else what there is when the context ends, and complete is false. Messages that are
-// malformed, and spans of other traces, are passed over. Error: the connection's, with the spans there are.
+// parent is there and nothing new of it has come for a while; else what there is when the context ends, and complete is false. Messages that are
+// malformed, and spans of other traces, are passed over, and hold nothing up. Error: the connection's, with the spans there are.
 func (c *Collector) Gather(ctx context.Context, id trace.TraceID, own []*tracepb.ResourceSpans) (spans []*tracepb.ResourceSpans, complete bool, err error) {
 	g := gathering{id: id, known: map[string]bool{}, missing: map[string]bool{}}
 	g.add(own)
 	for g.count < maxSpans {
-		patience, cancel := context.WithTimeout(ctx, quiet)
+		silent, err := c.hear(ctx, &g)
+		switch {
+		case ctx.Err() != nil:
+			return g.spans, g.complete(), nil
+		case err != nil:
+			return g.spans, false, fmt.Errorf("collect spans: %w", err)
+		case silent && g.complete():
+			return g.spans, true, nil
+		}
+	}
+	return g.spans, false, nil
+}
+
+// hear adds the next spans of the trace that are new. It is silent if none come for a while, whatever else does.
+func (c *Collector) hear(ctx context.Context, g *gathering) (silent bool, err error) {
+	patience, cancel := context.WithTimeout(ctx, quiet)
+	defer cancel()
+	for before := g.count; g.count == before; {
 		m, err := c.messages.NextMsgWithContext(patience)
-		silent := patience.Err() != nil
-		cancel()
 		switch {
 		case err == nil:
 			if more, err := Decode(m.Data); err == nil {
 				g.add(more)
 			}
-		case ctx.Err() != nil:
-			return g.spans, g.complete(), nil
-		case silent:
-			if g.complete() {
-				return g.spans, true, nil
-			}
+		case patience.Err() != nil:
+			return true, nil
 		default:
-			return g.spans, false, fmt.Errorf("collect spans: %w", err)
+			return false, err
 		}
 	}
-	return g.spans, false, nil
+	return false, nil
 }
 
 // gathering is what is there of one trace.

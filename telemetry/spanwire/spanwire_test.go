@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -157,6 +158,57 @@ func TestGatherEndsWithItsContext(t *testing.T) {
 	if err != nil || complete || len(spans) != 1 {
 		t.Errorf("want the span there is, incomplete; got %d, complete: %v, error: %v", len(spans), complete, err)
 	}
+}
+
+// A trace that is complete is not held up by what others say meanwhile: neither nonsense, nor other traces, nor what came already.
+func TestGatherWaitsForNobodyElse(t *testing.T) {
+	conn := connect(t, embednats.Options{})
+	subject := Subject("quorate", "c")
+	collector, err := Collect(within(t, deadline), conn, subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spansOf := func(id trace.TraceID, span byte) []*tracepb.ResourceSpans {
+		return []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{TraceId: id[:], SpanId: []byte{7: span}}}}}}}
+	}
+	encoded := func(spans []*tracepb.ResourceSpans) []byte {
+		raw, err := Encode(spans)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	ours, others := trace.TraceID{1}, trace.TraceID{2}
+	own := spansOf(ours, 1)
+	messages := [][]byte{[]byte("nonsense"), encoded(own)}
+	for span := range byte(200) {
+		messages = append(messages, encoded(spansOf(others, span+1)))
+	}
+	done := make(chan struct{})
+	var group sync.WaitGroup
+	group.Go(func() {
+		tick := time.NewTicker(quiet / 10)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			_ = conn.Publish(subject, messages[i%len(messages)])
+			_ = conn.Publish(subject, messages[i%2])
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	ctx := within(t, deadline)
+	spans, complete, err := collector.Gather(ctx, ours, own)
+	if err != nil || !complete || len(spans) != 1 {
+		t.Errorf("want the span there is, complete; got %d, complete: %v, error: %v", len(spans), complete, err)
+	}
+	if ctx.Err() != nil {
+		t.Error("others' messages held a complete trace up until the context's end")
+	}
+	close(done)
+	group.Wait()
 }
 
 // Spans that do not fit in one message come in several.

@@ -392,7 +392,7 @@ type sampledEntries struct {
 
 	mu      sync.Mutex // guards all below
 	byIndex map[uint64]sampledEntry
-	order   []uint64
+	order   []uint64 // the keys of byIndex, each once, that which was added last at the end
 }
 
 type sampledEntry struct {
@@ -406,6 +406,9 @@ const maxSampledEntries = 1024
 func (s *sampledEntries) add(id raft.LogID, span trace.SpanContext) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, again := s.byIndex[id.Index]; again { // another leader has written there meanwhile
+		s.order = slices.DeleteFunc(s.order, func(index uint64) bool { return index == id.Index })
+	}
 	if len(s.order) == maxSampledEntries {
 		delete(s.byIndex, s.order[0])
 		s.order = append(s.order[:0], s.order[1:]...)

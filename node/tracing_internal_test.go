@@ -64,6 +64,31 @@ func TestWhatIsNotSampledAllocatesNothing(t *testing.T) {
 	}
 }
 
+// Another leader's entry may come in the place of one that was sampled: it is remembered for as long as any other.
+func TestAnIndexThatIsWrittenAgainIsRememberedAsTheNewest(t *testing.T) {
+	span := func(n byte) trace.SpanContext {
+		return trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{n}, SpanID: trace.SpanID{n}, TraceFlags: trace.FlagsSampled})
+	}
+	tr := newTracing(nil, "n1")
+	rewritten := raft.LogID{Term: 2, Index: 1}
+	tr.entries.add(raft.LogID{Term: 1, Index: 1}, span(1))
+	tr.entries.add(rewritten, span(2))
+	others := uint64(maxSampledEntries - 1)
+	for index := uint64(2); index < 2+others; index++ {
+		tr.entries.add(raft.LogID{Term: 2, Index: index}, span(3))
+	}
+	if first, _ := tr.entries.of([]raft.Entry{{ID: rewritten}}); !first.Equal(span(2)) {
+		t.Errorf("of %d newer entries, the one that was written again is forgotten", others)
+	}
+	tr.entries.add(raft.LogID{Term: 2, Index: 2 + others}, span(3))
+	if first, _ := tr.entries.of([]raft.Entry{{ID: rewritten}}); first.IsValid() {
+		t.Errorf("an entry is remembered after %d newer ones", others+1)
+	}
+	if got := len(tr.entries.order); got != maxSampledEntries || len(tr.entries.byIndex) != got {
+		t.Errorf("%d indexes stand for %d entries, want %d", got, len(tr.entries.byIndex), maxSampledEntries)
+	}
+}
+
 func BenchmarkTelemetryThatIsOff(b *testing.B) {
 	n, tr, w, requests, in, req := offTelemetry()
 	now := time.Now()

@@ -110,7 +110,7 @@ func newMetrics(t *telemetry.Telemetry) (*metrics, error) {
 	m.append, errs[4] = meter.Float64Histogram("quorate.append.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time from a write to the log until it is durable, fsync included."))
 	m.apply, errs[5] = meter.Float64Histogram("quorate.apply.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time that the state machine took for a batch."))
 	m.roundTrip, errs[6] = meter.Float64Histogram("quorate.replication.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time from sending a message to a target until its answer, by target."))
-	m.elections, errs[7] = meter.Int64Counter("quorate.elections", metric.WithUnit("{election}"), metric.WithDescription("Times that this node stood for election."))
+	m.elections, errs[7] = meter.Int64Counter("quorate.elections", metric.WithUnit("{election}"), metric.WithDescription("Times that this node stood for election in a new term; pre-votes do not count."))
 	m.leaders, errs[8] = meter.Int64Counter("quorate.leader.changes", metric.WithUnit("{change}"), metric.WithDescription("Times that this node saw another leader than before."))
 	m.leased, errs[9] = meter.Int64Counter("quorate.lease.reads", metric.WithUnit("{read}"), metric.WithDescription("Reads that were served under this leader's lease, without a round to the quorum."))
 	m.fsync, errs[10] = meter.Float64Histogram("quorate.fsync.duration", metric.WithUnit("s"), seconds, metric.WithDescription("Time that one fsync of the log's write-ahead log took."))
@@ -257,7 +257,7 @@ func (m *metrics) changed(old, now *coreState) {
 	if m == nil {
 		return
 	}
-	if now.role == RoleCandidate && old.role != RoleCandidate {
+	if now.stood > old.stood { // once at most in a pass: a vote is handed out to the disk, and asked for, at its end
 		m.elections.Add(context.Background(), 1)
 	}
 	if now.leader != "" && now.leader != old.leader {

@@ -184,6 +184,20 @@ func TestExemplarsNameTheTraceOfAProposal(t *testing.T) {
 	}
 }
 
+// A node that starts again has voted for itself before: that election was counted then.
+func TestAnElectionBeforeTheStartIsNotCountedAgain(t *testing.T) {
+	c := newCluster(t, "n1")
+	meters := measuredBy(c)
+	for term := 1; term <= 2; term++ {
+		c.start("n1")
+		c.leader()
+		if values := meters["n1"].collect().values; values["quorate.elections"] != 1 || values["quorate.term"] != float64(term) {
+			t.Errorf("%v elections since the start, in term %v, want 1 and %d", values["quorate.elections"], values["quorate.term"], term)
+		}
+		c.stop("n1")
+	}
+}
+
 // A proposal that a follower hands on is the follower's, also if it is sampled; its time in the leader's channel is the leader's.
 func TestAProposalThatIsHandedOnCountsOnce(t *testing.T) {
 	c := newCluster(t, "n1", "n2", "n3")

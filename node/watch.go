@@ -35,6 +35,8 @@ type coreState struct {
 	violations   map[string]uint64
 	suspects     []string
 	failure      error
+	// stood is the newest term in which this node voted for itself: the role does not tell that from a pre-vote.
+	stood uint64
 }
 
 // sameView reports whether a watcher would see no change.
@@ -135,12 +137,20 @@ func (w *watch) end(err error) {
 }
 
 func (n *Node) initialStatus(r restored) *coreState {
-	s := &coreState{role: RoleWaiting, last: r.log.Last().Index, durable: r.log.Last().Index, committed: r.applied.Index, applied: r.applied.Index, term: n.log.Vote().Term, setting: r.settings[len(r.settings)-1], versions: r.settings[0].Setting.Versions}
+	s := &coreState{role: RoleWaiting, last: r.log.Last().Index, durable: r.log.Last().Index, committed: r.applied.Index, applied: r.applied.Index, term: n.log.Vote().Term, stood: stoodIn(n.log.Vote(), n.self.ID, 0), setting: r.settings[len(r.settings)-1], versions: r.settings[0].Setting.Versions}
 	if len(r.memberships) > 0 {
 		at := r.memberships[len(r.memberships)-1]
 		s.membership, s.membershipID = at.Membership, at.ID
 	}
 	return s
+}
+
+// stoodIn is the newest term in which a node voted for itself: that of its vote, unless that is somebody else's.
+func stoodIn(v raft.Vote, self raft.NodeID, before uint64) uint64 {
+	if v.For != self {
+		return before
+	}
+	return v.Term
 }
 
 // observe publishes how RaftCore stands. What costs something to put together is renewed on changes and heartbeats only.
@@ -154,6 +164,7 @@ func (c *raftCore) observe(changed bool) {
 	s := &coreState{
 		role:       RoleFollower,
 		term:       e.Vote().Term,
+		stood:      stoodIn(e.Vote(), c.self.ID, old.stood),
 		leader:     e.Leader().ID,
 		serving:    e.Serving(),
 		membership: e.Membership(),

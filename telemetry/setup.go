@@ -34,7 +34,8 @@ type SetupOptions struct {
 	Version string
 	// Cluster and Node; Node is empty for a client.
 	Cluster, Node string
-	// Processors get the spans too, also when no OTEL_* variable asks for an exporter: then of those requests only whose sender is sampled.
+	// Processors get the spans too, also when no OTEL_* variable asks for an exporter: then of those requests only whose sender is sampled. They
+	// get none if OTEL_SDK_DISABLED is true, as nobody does.
 	Processors []sdktrace.SpanProcessor
 	// Registerer, if not nil, has the metrics collected for Prometheus.
 	Registerer client.Registerer
@@ -51,9 +52,16 @@ type Providers struct {
 }
 
 // Setup makes providers by the OTEL_* environment variables. Without any, nothing is exported, and only requests whose sender is sampled are
-// traced (for the processors of the options). Sampling is based on the parent always; OTEL_TRACES_SAMPLER decides about roots.
+// traced (for the processors of the options). Sampling is based on the parent always; OTEL_TRACES_SAMPLER decides about roots. If
+// OTEL_SDK_DISABLED is true, nothing is recorded and measured for anybody, and no other variable is looked at.
 // Errors are those of a variable that makes no sense.
 func Setup(ctx context.Context, o SetupOptions) (*Providers, error) {
+	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
+		// The recorder is there to end the processors.
+		return &Providers{
+			Recorder: NewRecorder(resource.Empty(), o.Processors...), Meter: sdkmetric.NewMeterProvider(), Telemetry: New(Options{Logger: o.Logger}),
+		}, nil
+	}
 	if o.Service == "" {
 		o.Service = "quorate"
 	}

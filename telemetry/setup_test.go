@@ -2,7 +2,10 @@ package telemetry_test
 
 import (
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
 	"quorate/telemetry"
@@ -49,6 +52,38 @@ func TestTheSamplerDecidesAboutRootsOnly(t *testing.T) {
 			}
 			if err := p.Shutdown(t.Context()); err != nil {
 				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestAnSDKThatIsDisabledRecordsNothing(t *testing.T) {
+	sampled := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled})
+	for value, off := range map[string]bool{"true": true, "TRUE": true, "false": false, "": false, "1": false} {
+		t.Run(value, func(t *testing.T) {
+			t.Setenv("OTEL_SDK_DISABLED", value)
+			t.Setenv("OTEL_TRACES_EXPORTER", "console")
+			t.Setenv("OTEL_METRICS_EXPORTER", "none")
+			own, registry := &taker{}, prometheus.NewRegistry()
+			p, err := telemetry.Setup(t.Context(), telemetry.SetupOptions{Processors: []sdktrace.SpanProcessor{sdktrace.NewSimpleSpanProcessor(own)}, Registerer: registry})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := p.Telemetry.Measures(); got == off {
+				t.Errorf("it measures: %v", got)
+			}
+			if got := p.Telemetry.Records(trace.SpanContext{}) || p.Telemetry.Records(sampled); got == off {
+				t.Errorf("it records: %v", got)
+			}
+			p.Telemetry.Record(sampled, "span", "test", time.Now(), time.Now())
+			if got := own.taken(); (got == "[]") != off {
+				t.Errorf("recorded %s", got)
+			}
+			if families, err := registry.Gather(); err != nil || (len(families) == 0) != off {
+				t.Errorf("%d families of metrics for Prometheus: %v", len(families), err)
+			}
+			if err := p.Shutdown(t.Context()); err != nil || !own.ended {
+				t.Errorf("shutdown: %v; the processor ended: %v", err, own.ended)
 			}
 		})
 	}

@@ -33,8 +33,10 @@ func (s *Survivor) config() Config { return Config{CommandVersion: s.CommandVers
 
 // Recovery says what a node's directory has, and what becomes of it.
 type Recovery struct {
-	// Last is the newest entry in the log, Applied that of the state.
+	// Last is the newest entry that the directory has, Applied that of the state.
 	Last, Applied raft.LogID
+	// Discard says that nothing of the log counts: the state is that of a snapshot which the log does not have.
+	Discard bool
 	// Membership in force, and the node's vote.
 	Membership string
 	Vote       raft.Vote
@@ -45,8 +47,8 @@ type Recovery struct {
 }
 
 // Recover makes the directory of a survivor the first node of a new cluster, when the old one has lost its quorum for good: it applies all
-// of its log, committed or not, to the state, and begins a log, a membership of this node alone, an incarnation and a cluster id of
-// its own. Nodes of the old cluster cannot come back into it. What was acknowledged and this node did not have is lost. The node must not
+// of its log, committed or not, to the state, unless the state contradicts the log or is ahead of it, and begins a log, a membership of
+// this node alone, an incarnation and a cluster id of its own. Nodes of the old cluster cannot come back into it. What was acknowledged and this node did not have is lost. The node must not
 // run; it takes over sm and closes it. With dry it only looks.
 //
 // A Recover that was cut off goes on when it is called again. One that does not speak what the cluster used changes nothing, and its error wraps
@@ -79,13 +81,29 @@ func Recover(ctx context.Context, s Survivor, sm DurableStateMachine, dry bool) 
 		return r, err
 	}
 	r = Recovery{Last: log.Last(), Applied: applied.Last, Vote: log.Vote(), Old: genesis.ClusterID(), Membership: core.membershipNow(genesis)}
-	r.Begin = raft.LogID{Term: max(r.Last.Term, r.Vote.Term) + 1, Index: r.Last.Index + refoundGap}
+	half := log.Purged() == r.Last && applied.Last.Index+refoundGap == r.Last.Index && len(genesis.Members) == 1
+	if half { // cut off between the two last steps
+		r.Begin = r.Last
+	} else {
+		if r.Discard, err = isOvertaken(log, applied.Last); err != nil {
+			return r, err
+		}
+		if r.Discard {
+			r.Last = applied.Last
+		}
+		r.Begin = raft.LogID{Term: max(r.Last.Term, r.Vote.Term) + 1, Index: r.Last.Index + refoundGap}
+	}
 	if dry {
 		return r, nil
 	}
-	if half := log.Purged(); half == log.Last() && applied.Last.Index+refoundGap == half.Index && len(genesis.Members) == 1 {
-		r.Begin, r.New = half, r.Old // cut off between the two last steps
-		return r, core.begin(ctx, sm, raft.MembershipAt{ID: half, Membership: raft.NewMembership(identity.Peer)})
+	if half {
+		r.New = r.Old
+		return r, core.begin(ctx, sm, raft.MembershipAt{ID: r.Begin, Membership: raft.NewMembership(identity.Peer)})
+	}
+	if r.Discard { // before Refound, so that the gap after the state tells a Recover that was cut off
+		if err := log.Reset(applied.Last); err != nil {
+			return r, err
+		}
 	}
 	for _, f := range []func([]raft.Entry) error{core.checkEntries, core.applyBatch} { // nothing is applied if not everything can be
 		if err := core.eachUnapplied(ctx, f); err != nil {

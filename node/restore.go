@@ -119,27 +119,31 @@ func (n *Node) restoreLocal(r *restored) error {
 	return nil
 }
 
-// fitLog makes state and log agree. A state is ahead of its log, or contradicts it, only when a snapshot was installed and the process
-// ended before the log was reset: the log is discarded then, vote and identity stay. A state that is behind where its log begins has
-// lost what is purged.
+// fitLog makes state and log agree: it discards a log that the state has overtaken. Vote and identity stay.
 func (n *Node) fitLog(applied raft.LogID) error {
-	purged, last := n.log.Purged(), n.log.Last()
-	if applied.Index < purged.Index {
-		return fmt.Errorf("the state goes up to entry %v, but the log begins after %v: what lies between is lost here; remove this directory and replace the node, or restore state and log from one backup",
-			applied, purged)
+	overtaken, err := isOvertaken(n.log, applied)
+	if err != nil || !overtaken {
+		return err
 	}
-	term, err := n.log.Term(applied.Index)
-	switch {
-	case err == nil && term == applied.Term:
-		return nil
-	case err != nil && !errors.Is(err, storage.ErrOutOfRange):
-		return fmt.Errorf("read the log: %w", err)
-	}
-	n.logger.Warn("the state is that of a snapshot which the log does not have: the log is discarded", "state", applied, "log_begins", purged, "log_ends", last)
+	n.logger.Warn("the state is that of a snapshot which the log does not have: the log is discarded", "state", applied, "log_begins", n.log.Purged(), "log_ends", n.log.Last())
 	if err := n.log.Reset(applied); err != nil {
 		return fmt.Errorf("discard the log: %w", err)
 	}
 	return nil
+}
+
+// isOvertaken reports whether a state is ahead of its log, or contradicts it. It is so only when a snapshot was installed and the process
+// ended before the log was reset: nothing of the log counts then. A state that is behind where its log begins has lost what is purged.
+func isOvertaken(log storage.LogReader, applied raft.LogID) (bool, error) {
+	if purged := log.Purged(); applied.Index < purged.Index {
+		return false, fmt.Errorf("the state goes up to entry %v, but the log begins after %v: what lies between is lost here; remove this directory and replace the node, or restore state and log from one backup",
+			applied, purged)
+	}
+	term, err := log.Term(applied.Index)
+	if err != nil && !errors.Is(err, storage.ErrOutOfRange) {
+		return false, fmt.Errorf("read the log: %w", err)
+	}
+	return err != nil || term != applied.Term, nil
 }
 
 // scanLog reads the entries that are not applied yet, for configurations, settings and the newest log time.

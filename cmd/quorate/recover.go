@@ -61,12 +61,13 @@ type shownRecovery struct {
 	Old        string `json:"old_cluster_id"`
 	New        string `json:"new_cluster_id,omitempty"`
 	Begin      uint64 `json:"log_begins_after"`
+	Discard    bool   `json:"log_discarded,omitempty"` // see node.Recovery
 	Done       bool   `json:"done"`
 }
 
 func showRecovery(r node.Recovery, done bool) shownRecovery {
 	s := shownRecovery{
-		Last: r.Last.Index, Applied: r.Applied.Index, Membership: r.Membership, Old: r.Old.String(), Begin: r.Begin.Index, Done: done,
+		Last: r.Last.Index, Applied: r.Applied.Index, Membership: r.Membership, Old: r.Old.String(), Begin: r.Begin.Index, Discard: r.Discard, Done: done,
 	}
 	if done {
 		s.New = r.New.String()
@@ -114,9 +115,13 @@ quorate serve --join and quorate member add. Nodes of the old cluster cannot com
 				_, err = fmt.Fprintf(a.stdout, "%s is now the only member of a new cluster (id %s). Its log goes on after index %d.\nStart it: quorate serve --cluster %s --id %s --dir %s\n",
 					f.id, r.New, r.Begin.Index, f.cluster, f.id, f.dir)
 			} else {
-				_, err = fmt.Fprintf(a.stdout, "%s was a member of %s (cluster id %s). Its log ends at index %d, its state is at %d.\n"+
+				var discard string
+				if r.Discard {
+					discard = " (that of a snapshot: what the log had in its place is discarded)"
+				}
+				_, err = fmt.Fprintf(a.stdout, "%s was a member of %s (cluster id %s). Its log ends at index %d, its state is at %d%s.\n"+
 					"It can become the only member of a new cluster. Writes that others acknowledged and this node does not have will be lost.\n",
-					f.id, r.Membership, r.Old, r.Last.Index, r.Applied.Index)
+					f.id, r.Membership, r.Old, r.Last.Index, r.Applied.Index, discard)
 			}
 			if err == nil && !yes {
 				err = withStatus(statusFalse, errors.New("nothing was changed: say --yes to do it"))

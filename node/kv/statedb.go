@@ -60,11 +60,8 @@ func (s *Store) openPebble(name string) (*stateDB, error) {
 	if err == nil {
 		err = lock.Close()
 	}
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("lock it: %w: the user who runs this process must own the directory", err)
-	case err != nil:
-		return nil, fmt.Errorf("it is in use, by another process or this one (%w): stop that one first, or give this node another directory", err)
+	if err != nil {
+		return nil, lockError(err)
 	}
 	db := &stateDB{name: name, broken: make(chan struct{})}
 	db.fault.Notify(func(error) { close(db.broken) })
@@ -76,6 +73,14 @@ func (s *Store) openPebble(name string) (*stateDB, error) {
 		return nil, fmt.Errorf("%w (if its files are damaged: restore state and log from one backup, or replace this node by one with an empty directory and a new name)", err)
 	}
 	return db, nil
+}
+
+// lockError says what to do about a directory that cannot be locked.
+func lockError(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("lock it: %w: the user who runs this process must own the directory", err)
+	}
+	return fmt.Errorf("it is in use, by another process or this one (%w): stop that one first, or give this node another directory", err)
 }
 
 func (s *Store) pebbleOptions() *pebble.Options {

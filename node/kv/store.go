@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -44,6 +45,7 @@ type StoreOptions struct {
 type Store struct {
 	dir     string
 	options StoreOptions
+	lock    io.Closer // held from open to Close
 	marker  *atomicfs.Marker
 
 	mu     sync.RWMutex // guards what follows while a snapshot is put in its place
@@ -64,10 +66,14 @@ var (
 	_ node.DeltaSnapshot       = (*snapshot)(nil)
 )
 
-// markerName is the file-name part that names the current state directory.
-const markerName = "state"
+const (
+	// markerName is the file-name part that names the current state directory.
+	markerName = "state"
+	// lockName is the file that a Store locks. Versions that know of no lock take it for one of theirs, and open the directory.
+	lockName = "state-lock"
+)
 
-// OpenStore opens the state in dir, or makes it.
+// OpenStore opens the state in dir, or makes it. The directory is the Store's until Close: a second one is refused, and changes nothing.
 func OpenStore(dir string, options StoreOptions) (*Store, error) {
 	if options.FS == nil {
 		options.FS = vfs.Default
@@ -91,7 +97,7 @@ func OpenStore(dir string, options StoreOptions) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) open() error {
+func (s *Store) open() (err error) {
 	fs := s.options.FS
 	if err := storage.MakeDir(fs, s.dir); err != nil {
 		return err
@@ -99,31 +105,45 @@ func (s *Store) open() error {
 	if err := s.checkDirectory(); err != nil {
 		return err
 	}
+	// Before anything is looked for: what another process prepares, or puts in place meanwhile, would be taken for a left-over.
+	if s.lock, err = fs.Lock(s.path(lockName)); err != nil {
+		return lockError(err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.lock.Close())
+		}
+	}()
 	marker, current, err := atomicfs.LocateMarker(fs, s.dir, markerName)
 	if err != nil {
 		return err
 	}
 	s.marker = marker
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, marker.Close())
+		}
+	}()
 	if current == "" {
 		current = "state-1"
 		db, err := s.openPebble(current)
 		if err != nil {
-			return errors.Join(err, marker.Close())
+			return err
 		}
 		err = errors.Join(db.Set(formatKey, strconv.AppendInt(nil, formatNumber, 10), pebble.NoSync), db.flush(), db.Close())
 		if err == nil {
 			err = s.moveMarker(current)
 		}
 		if err != nil {
-			return errors.Join(err, marker.Close())
+			return err
 		}
 	}
 	if err := s.removeLeftOvers(current); err != nil {
-		return errors.Join(err, marker.Close())
+		return err
 	}
 	db, err := s.openPebble(current)
 	if err != nil {
-		return errors.Join(err, marker.Close())
+		return err
 	}
 	s.db = db
 	err = checkFormat(db.DB)
@@ -133,7 +153,7 @@ func (s *Store) open() error {
 		s.history.begin(position)
 	}
 	if err != nil {
-		return errors.Join(err, db.Close(), marker.Close())
+		return errors.Join(err, db.Close())
 	}
 	return nil
 }
@@ -172,7 +192,7 @@ func (s *Store) removeLeftOvers(current string) error {
 		return err
 	}
 	for _, name := range names {
-		if strings.HasPrefix(name, "state-") && name != current {
+		if strings.HasPrefix(name, "state-") && name != current && name != lockName {
 			if err := s.options.FS.RemoveAll(s.path(name)); err != nil {
 				return fmt.Errorf("remove %s, which an installation left behind: %w", name, err)
 			}
@@ -247,7 +267,7 @@ func (s *Store) Close() error {
 	if s.db == nil {
 		return nil
 	}
-	err := errors.Join(s.db.flush(), s.db.Close(), s.marker.Close())
+	err := errors.Join(s.db.flush(), s.db.Close(), s.marker.Close(), s.lock.Close())
 	s.db = nil
 	if err != nil {
 		return fmt.Errorf("close the state: %w", err)

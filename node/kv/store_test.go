@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"sort"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -344,6 +345,60 @@ func TestADirectoryInUseIsNotTakenForDamaged(t *testing.T) {
 	defer s.Close()
 	if _, err := OpenStore(dir, options); err == nil || !strings.Contains(err.Error(), "in use") || strings.Contains(err.Error(), "damaged") {
 		t.Errorf("opened twice: %v", err)
+	}
+}
+
+// listing calls before with the number of each List, from 1 on.
+type listing struct {
+	vfs.FS
+	n      int
+	before func(n int)
+}
+
+func (f *listing) List(dir string) ([]string, error) {
+	f.n++
+	f.before(f.n)
+	return f.FS.List(dir)
+}
+
+// TestASecondStartLeavesTheStateAlone: neither what is staged nor what takes the present state's place meanwhile is a left-over to the
+// second start, at whatever moment of it.
+func TestASecondStartLeavesTheStateAlone(t *testing.T) {
+	whole := wholeState(t, 50)
+	meta := node.SnapshotMeta{Last: raft.LogID{Term: 1, Index: 50}}
+	for moment := 1; moment <= 4; moment++ { // that of the installation: before a List of the second start, or after it
+		disk := vfs.NewMem()
+		first := openStore(t, disk)
+		fillStore(t, first, 1, 3)
+		staged, err := first.Stage(t.Context(), meta, newReader(whole))
+		if err != nil {
+			t.Fatal(err)
+		}
+		install := sync.OnceFunc(func() {
+			if err := staged.Install(); err != nil {
+				t.Errorf("moment %d: %v", moment, err)
+			}
+		})
+		second := &listing{FS: disk, before: func(n int) {
+			if n == moment {
+				install()
+			}
+		}}
+		_, err = OpenStore("state", StoreOptions{FS: second, Logger: slog.New(slog.DiscardHandler)})
+		if err == nil || !strings.Contains(err.Error(), "in use") {
+			t.Errorf("moment %d: opened twice: %v", moment, err)
+		}
+		install()
+		if err := first.Close(); err != nil {
+			t.Errorf("moment %d: %v", moment, err)
+		}
+		again := openStore(t, disk)
+		if applied, err := again.Applied(); err != nil || applied.Last != meta.Last {
+			t.Errorf("moment %d: after a restart the state goes up to %v, want %v (%v)", moment, applied.Last, meta.Last, err)
+		}
+		if err := again.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

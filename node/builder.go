@@ -31,8 +31,8 @@ type built struct {
 	took  time.Duration
 	// waiting are those who asked for it.
 	waiting []func(storage.SnapshotRef, error)
-	// wanted: a target needs it, whoever else asked.
-	wanted bool
+	// wanted: a target needs it, whoever else asked. whole: it was to be built anew, trusting nothing that is there.
+	wanted, whole bool
 	// index and bytes of the log when it was begun.
 	index, bytes uint64
 	err          error
@@ -74,7 +74,7 @@ type builder struct {
 func (c *raftCore) build(ctx context.Context) {
 	s := &c.snapshots
 	result := &built{traced: context.Background(), waiting: s.waiting, index: c.applied.Index, bytes: s.appendedBytes}
-	result.wanted = s.wanted
+	result.wanted, result.whole = s.wanted, s.whole
 	s.waiting, s.wanted = nil, false
 	if s.newest.Last == c.applied && !s.whole { // nothing was applied since
 		c.answerBuild(result.waiting, s.newest, nil)
@@ -330,8 +330,10 @@ func (c *raftCore) builtSnapshot(r *built) {
 	s.building, s.status.Building = false, false
 	stopped := s.buildStopped
 	s.buildStopped = false
+	if r.err != nil { // what asked for this build asks for the next one
+		s.wanted, s.whole = s.wanted || r.wanted, s.whole || r.whole
+	}
 	if r.err != nil && stopped { // there will be another state, or it is asked for again
-		s.wanted = s.wanted || r.wanted
 		c.answerBuild(r.waiting, storage.SnapshotRef{}, r.err)
 		return
 	}
@@ -347,7 +349,6 @@ func (c *raftCore) builtSnapshot(r *built) {
 		s.status.Problem = "cannot build a snapshot, so the log is kept: " + s.problem
 		s.retryAt = time.Now().Add(min(firstRetry<<min(s.failures-1, 10), mostRetry))
 		c.logger.WarnContext(r.traced, "cannot build a snapshot; the log is kept meanwhile", "error", r.err, "attempt", s.failures, "next", s.retryAt)
-		s.wanted = s.wanted || r.wanted
 		c.answerBuild(r.waiting, storage.SnapshotRef{}, r.err)
 		return
 	}

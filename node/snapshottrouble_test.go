@@ -256,6 +256,47 @@ func TestADamagedSnapshotIsBuiltAgain(t *testing.T) {
 	}
 }
 
+// A snapshot that is damaged is built anew, every part of it, also when the first attempt fails: what is there is trusted no more after that.
+func TestADamagedSnapshotIsNotTrustedAfterABuildThatFailed(t *testing.T) {
+	c := newCluster(t, "n1")
+	store := &troubled{Blobs: objectstore.NewDirectory(vfs.NewMem(), "/store")}
+	c.overMemory(func(cfg *node.Config) { cfg.SnapshotEntries, cfg.KeepEntries, cfg.Snapshots = 50, 10, store })
+	c.start("n1")
+	want := c.fill(nil, 120)
+	c.purged("n1", 50)
+	if err := c.nodes["n1"].Switch(within(t, 10*time.Second), node.Switches{NoSnapshots: true}); err != nil {
+		t.Fatal(err)
+	}
+	awaitSnapshot := func(what string, is func(node.SnapshotStatus) bool) {
+		t.Helper()
+		if s, err := c.nodes["n1"].Wait(within(t, 20*time.Second), func(s node.Status) bool { return is(s.Snapshot) }); err != nil {
+			t.Fatalf("%s: %v: %+v", what, err, s.Snapshot)
+		}
+	}
+	awaitSnapshot("the last build", func(s node.SnapshotStatus) bool { return !s.Building })
+	if n := damageParts(t, store.Blobs, func(part []byte) []byte { part[len(part)/2] ^= 1; return part }); n == 0 {
+		t.Fatal("no parts")
+	}
+	store.set(func(context.Context) error {
+		store.set(nil)
+		return &objectstore.UnavailableError{Err: errors.New("hiccup"), Lasting: true}
+	})
+	c.join("n2")
+	if _, err := c.nodes["n1"].AddLearner(within(t, 30*time.Second), "n2"); err != nil {
+		t.Fatal(err)
+	}
+	awaitSnapshot("an attempt that fails", func(s node.SnapshotStatus) bool { return strings.Contains(s.Problem, "hiccup") })
+	awaitSnapshot("one that is complete", func(s node.SnapshotStatus) bool { return s.Problem == "" })
+	ref, err := objectstore.Newest(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := objectstore.Verify(t.Context(), store, ref, objectstore.Retry{Patience: -1}); err != nil {
+		t.Errorf("the attempt after the failed one was complete, and: %v", err)
+	}
+	c.holds("n2", want)
+}
+
 // damageParts changes all parts of snapshots, or removes those that become nothing.
 func damageParts(t *testing.T, bucket objectstore.Blobs, damage func([]byte) []byte) (n int) {
 	t.Helper()

@@ -53,6 +53,8 @@ type builder struct {
 	// held, when not nil, gets it in place of shared while there is no JetStream.
 	held  *objectstore.Directory
 	local *objectstore.Directory
+	// leads, when not nil, ends with the leadership in which shared or held is written: who leads next writes there, and removes what is old.
+	leads context.Context
 	view  Snapshot
 	meta  storage.SnapshotMeta
 	// base is the newest complete snapshot in shared, if it is known: what it has is not sent again.
@@ -110,6 +112,11 @@ func (c *raftCore) build(ctx context.Context) {
 	s.status.Building = true
 	ctx, s.stopBuilder = context.WithCancel(ctx)
 	stop := s.stopBuilder
+	s.stopSharing = nil
+	if b.shared != nil {
+		b.leads, s.stopSharing = context.WithCancel(ctx)
+		s.sharingTerm = c.engine.Vote().Term
+	}
 	ended := make(chan struct{})
 	s.builderEnded = ended
 	c.group.Go(func() {
@@ -139,6 +146,17 @@ func (r *built) drop() {
 // stopBuild has a build that is under way end soon. Its failure is then no problem of anybody's.
 func (s *snapshots) stopBuild() {
 	s.stopBuilder()
+	s.buildStopped = true
+}
+
+// endSharing ends what a builder does for others, when the leadership in which it began has ended. A snapshot of the node's own goes on.
+func (c *raftCore) endSharing() {
+	s := &c.snapshots
+	if !s.building || s.stopSharing == nil || c.engine.Role() == raft.Leader && c.engine.Vote().Term == s.sharingTerm {
+		return
+	}
+	s.stopSharing()
+	s.stopSharing = nil
 	s.buildStopped = true
 }
 
@@ -204,6 +222,20 @@ func (b *builder) run(ctx context.Context, result *built) {
 	if b.shared == nil {
 		return
 	}
+	sharing, end := context.WithCancel(ctx)
+	defer end()
+	if b.leads != nil {
+		defer context.AfterFunc(b.leads, end)()
+	}
+	err := b.share(sharing, result)
+	if err != nil && b.local != nil && sharing.Err() != nil && ctx.Err() == nil { // the node's own is complete
+		result.ref, result.manifest, err = storage.SnapshotRef{}, nil, nil
+	}
+	result.err = err
+}
+
+// share builds the snapshot for others, or finds one that will do.
+func (b *builder) share(ctx context.Context, result *built) error {
 	// How long what no snapshot names may stay. Nobody else writes to the node's own directory.
 	grace := 10 * time.Minute
 	if b.held != nil {
@@ -216,8 +248,7 @@ func (b *builder) run(ctx context.Context, result *built) {
 			newest = 2
 		}
 		if err := sweepSnapshots(ctx, b.held, newest, b.keep, 0); err != nil {
-			result.err = fmt.Errorf("remove old snapshots: %w", err)
-			return
+			return fmt.Errorf("remove old snapshots: %w", err)
 		}
 	}
 	if b.base == nil && !b.whole {
@@ -225,25 +256,26 @@ func (b *builder) run(ctx context.Context, result *built) {
 		switch {
 		case errors.Is(err, objectstore.ErrNotFound):
 		case err != nil:
-			result.err = err
-			return
+			return err
 		case base.Meta.Last.Index <= b.meta.Last.Index:
 			b.base = base
 			if b.serves > 0 && base.Meta.Last.Index >= b.serves {
 				result.ref, result.manifest, result.found = ref, base, true
-				return
+				return nil
 			}
 		}
 	}
 	if b.whole {
 		b.base = nil
 	}
-	result.ref, result.manifest, result.stats, result.err = b.write(ctx, b.shared, b.base)
-	if result.err != nil {
-		return
+	var err error
+	result.ref, result.manifest, result.stats, err = b.write(ctx, b.shared, b.base)
+	if err != nil {
+		return err
 	}
 	// What cannot be removed now can be later.
 	_ = sweepSnapshots(ctx, b.shared, 2, b.keep, grace)
+	return nil
 }
 
 // write stores the view in a snapshot: as what changed since the base, where that can be told and is worth it, or whole.
@@ -310,17 +342,11 @@ func newestSnapshot(ctx context.Context, blobs objectstore.Blobs) (storage.Snaps
 
 // sweepSnapshots removes all but the newest snapshots and those that go up to one of keep.
 func sweepSnapshots(ctx context.Context, blobs objectstore.Blobs, newest int, keep []raft.LogID, grace time.Duration) error {
-	refs, _, err := objectstore.List(ctx, blobs)
-	if err != nil {
-		return err
+	wanted := func(ref storage.SnapshotRef, _ *objectstore.Manifest) bool {
+		newest--
+		return newest >= 0 || slices.Contains(keep, ref.Last)
 	}
-	kept := refs[:0:0]
-	for i, ref := range refs {
-		if i < newest || slices.Contains(keep, ref.Last) {
-			kept = append(kept, ref)
-		}
-	}
-	_, err = objectstore.Sweep(ctx, blobs, kept, nil, grace)
+	_, err := objectstore.Sweep(ctx, blobs, wanted, nil, grace)
 	return err
 }
 
@@ -333,8 +359,8 @@ func (c *raftCore) builtSnapshot(r *built) {
 	if r.err != nil { // what asked for this build asks for the next one
 		s.wanted, s.whole = s.wanted || r.wanted, s.whole || r.whole
 	}
-	if r.err != nil && stopped { // there will be another state, or it is asked for again
-		c.answerBuild(r.waiting, storage.SnapshotRef{}, r.err)
+	if r.err != nil && stopped { // there will be another state, or it is asked for again; the node leads no more
+		c.answerBuild(r.waiting, storage.SnapshotRef{}, &NotLeaderError{Leader: c.engine.Leader().ID})
 		return
 	}
 	if !r.found {

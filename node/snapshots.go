@@ -36,6 +36,9 @@ type snapshots struct {
 	building     bool
 	stopBuilder  context.CancelFunc
 	builderEnded chan struct{}
+	// stopSharing ends what the builder does as leader, of sharingTerm. nil if that is over, or nothing.
+	stopSharing context.CancelFunc
+	sharingTerm uint64
 	// buildStopped: the build that is under way was told to end.
 	buildStopped bool
 	wanted       bool
@@ -144,6 +147,7 @@ func (c *raftCore) tickSnapshots(ctx context.Context, now time.Time) {
 		c.answerBuild(s.waiting, storage.SnapshotRef{}, &NotLeaderError{Leader: c.engine.Leader().ID})
 		s.waiting = nil
 	}
+	c.endSharing()
 	if c.dueSnapshot(now) {
 		c.build(ctx)
 	}

@@ -116,32 +116,47 @@ func ListStored(ctx context.Context, blobs Blobs) (stored []Stored, damaged []*D
 	if err != nil {
 		return nil, nil, err
 	}
+	found, damaged, err := readManifests(ctx, blobs, all)
+	for _, f := range found {
+		stored = append(stored, f.Stored)
+	}
+	return stored, damaged, err
+}
+
+// foundManifest is a snapshot that a listing has, and its manifest.
+type foundManifest struct {
+	Stored
+	manifest *Manifest
+}
+
+// readManifests reads the manifests of a listing, and returns them newest first.
+func readManifests(ctx context.Context, blobs Blobs, all []BlobInfo) (found []foundManifest, damaged []*DamagedError, err error) {
 	for _, blob := range all {
 		if !isManifest(blob.Name) {
 			continue
 		}
 		encoded, err := readManifest(ctx, blobs, blob.Name)
-		var ref storage.SnapshotRef
+		f := foundManifest{Stored: Stored{When: blob.Modified}}
 		if err == nil {
-			_, ref, err = parseManifest(blob.Name, encoded)
+			f.manifest, f.Ref, err = parseManifest(blob.Name, encoded)
 		}
 		var damage *DamagedError
 		switch {
 		case err == nil:
-			stored = append(stored, Stored{Ref: ref, When: blob.Modified})
+			found = append(found, f)
 		case errors.As(err, &damage):
 			damaged = append(damaged, damage)
 		default:
 			return nil, nil, err
 		}
 	}
-	slices.SortFunc(stored, func(a, b Stored) int {
+	slices.SortFunc(found, func(a, b foundManifest) int {
 		if c := b.Ref.Last.Compare(a.Ref.Last); c != 0 {
 			return c
 		}
 		return bytes.Compare(a.Ref.Digest[:], b.Ref.Digest[:])
 	})
-	return stored, damaged, nil
+	return found, damaged, nil
 }
 
 // Newest returns the newest snapshot, or ErrNotFound. A damaged manifest is passed over.

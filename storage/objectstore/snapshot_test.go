@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"quorate/node/raft"
-	"quorate/storage"
 )
 
 func TestSnapshotRoundTrip(t *testing.T) {
@@ -453,11 +452,11 @@ func TestSweepRemovesOnlyWhatItMay(t *testing.T) {
 		fetching := func(d Digest) bool { return d == orphans[0].Digest }
 
 		// The manifest goes, its parts are too young.
-		removed, err := Sweep(t.Context(), blobs, []storage.SnapshotRef{kept}, fetching, time.Hour)
+		removed, err := Sweep(t.Context(), blobs, only(kept), fetching, time.Hour)
 		if err != nil || len(removed) != 1 || removed[0] != old.Name {
 			t.Fatalf("got %v, %v", removed, err)
 		}
-		if removed, err = Sweep(t.Context(), blobs, []storage.SnapshotRef{kept}, fetching, 0); err != nil || len(removed) != len(orphans)-1 {
+		if removed, err = Sweep(t.Context(), blobs, only(kept), fetching, 0); err != nil || len(removed) != len(orphans)-1 {
 			t.Fatalf("got %v, %v", removed, err)
 		}
 		left := names(t, blobs)
@@ -470,19 +469,54 @@ func TestSweepRemovesOnlyWhatItMay(t *testing.T) {
 	})
 }
 
-func TestSweepDeletesNothingIfAKeptManifestIsDamaged(t *testing.T) {
+// What is newer than all that can be read is damaged: perhaps it can be read another time, and until then the one before is the last good one.
+func TestSweepSparesADamagedManifestThatIsNewerThanAllOthers(t *testing.T) {
 	eachStore(t, func(t *testing.T, blobs Blobs) {
 		old, _ := upload(t, blobs, 10, randomBytes(1, 60<<10))
-		kept, _ := upload(t, blobs, 20, randomBytes(2, 60<<10))
-		put(t, blobs, kept.Name, flipped(mustGet(t, blobs, kept.Name)))
-		before := len(names(t, blobs))
-		removed, err := Sweep(t.Context(), blobs, []storage.SnapshotRef{kept}, nil, 0)
-		wantDamage(t, err, kept.Name)
-		if after := len(names(t, blobs)); len(removed) != 0 || before != after {
-			t.Fatalf("removed %v", removed)
+		broken, _ := upload(t, blobs, 20, randomBytes(2, 60<<10))
+		put(t, blobs, broken.Name, flipped(mustGet(t, blobs, broken.Name)))
+		removed, err := Sweep(t.Context(), blobs, only(old), nil, time.Hour)
+		if err != nil || len(removed) != 0 {
+			t.Fatalf("removed %v (%v)", removed, err)
 		}
-		if newest, err := Newest(t.Context(), blobs); err != nil || newest != old {
-			t.Fatalf("got %v, %v", newest, err)
+		newest, _ := upload(t, blobs, 30, randomBytes(3, 60<<10))
+		if removed, err = Sweep(t.Context(), blobs, only(newest, old), nil, time.Hour); err != nil || len(removed) != 1 || removed[0] != broken.Name {
+			t.Fatalf("removed %v (%v)", removed, err)
+		}
+		if err := Verify(t.Context(), blobs, old, once); err != nil {
+			t.Fatal(err)
 		}
 	})
+}
+
+// TestAReusedPartThatIsGoneIsNoticed: a part that an upload found there is swept before the manifest is written.
+func TestAReusedPartThatIsGoneIsNoticed(t *testing.T) {
+	d := newTestDirectory()
+	content := randomBytes(1, 100<<10)
+	first, _ := upload(t, d, 10, content)
+	if err := d.Delete(t.Context(), first.Name); err != nil { // of a build that failed: parts, and no manifest
+		t.Fatal(err)
+	}
+	u, err := Begin(t.Context(), d, clusterA, UploadOptions{Sizes: smallParts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Abort()
+	writeLayer(t, u, raft.LogID{}, content)
+	for deadline, reused := time.Now().Add(20*time.Second), 0; reused < len(u.layers[0].Parts); {
+		if time.Now().After(deadline) {
+			t.Fatalf("only %d parts were found there", reused)
+		}
+		time.Sleep(time.Millisecond)
+		u.mu.Lock()
+		reused = u.stats.PartsReused
+		u.mu.Unlock()
+	}
+	if _, err := Sweep(t.Context(), d, nil, nil, 0); err != nil { // by another leader
+		t.Fatal(err)
+	}
+	var damaged *DamagedError
+	if _, _, err := u.Commit(t.Context(), testMeta(20)); !errors.As(err, &damaged) {
+		t.Errorf("a manifest was written: %v", err)
+	}
 }

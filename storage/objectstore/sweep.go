@@ -8,13 +8,16 @@ import (
 	"quorate/storage"
 )
 
-// Sweep deletes the manifests that are not among keep, and then the parts that no kept manifest names, that alsoKeep (which may be nil)
-// does not want, and that were stored at least olderThan ago. It returns the names of what it removed, also with an error.
+// Sweep deletes the snapshots that keep does not want, and then the parts that no manifest left names, that alsoKeep does not
+// want, and that were stored at least olderThan ago. keep is asked of each snapshot that can be read, the newest first. Without them, nothing is
+// wanted. Sweep returns the names of what it removed, also with an error.
+//
+// It goes by one listing, made first: what became complete since is another node's, and stays. So does what is damaged and newer
+// than all that can be read.
 //
 // Only one node may sweep and upload at a time, and alsoKeep must know the parts of an upload or a fetch in progress (see
-// Upload.Holds): an upload may have found a part there that no manifest names. If a manifest of keep cannot be read, nothing is
-// deleted at all: its parts are not known, and an older snapshot may be the last good one.
-func Sweep(ctx context.Context, blobs Blobs, keep []storage.SnapshotRef, alsoKeep func(Digest) bool, olderThan time.Duration) ([]string, error) {
+// Upload.Holds): an upload may have found a part there that no manifest names.
+func Sweep(ctx context.Context, blobs Blobs, keep func(storage.SnapshotRef, *Manifest) bool, alsoKeep func(Digest) bool, olderThan time.Duration) ([]string, error) {
 	removed, err := sweep(ctx, blobs, keep, alsoKeep, olderThan)
 	if err != nil {
 		return removed, fmt.Errorf("sweep snapshots: %w", err)
@@ -22,21 +25,30 @@ func Sweep(ctx context.Context, blobs Blobs, keep []storage.SnapshotRef, alsoKee
 	return removed, nil
 }
 
-func sweep(ctx context.Context, blobs Blobs, keep []storage.SnapshotRef, alsoKeep func(Digest) bool, olderThan time.Duration) ([]string, error) {
-	manifests, parts := make(map[string]bool), make(map[Digest]bool)
-	for _, ref := range keep {
-		m, err := Open(ctx, blobs, ref)
-		if err != nil {
-			return nil, fmt.Errorf("a snapshot to be kept: %w", err)
-		}
-		manifests[ref.Name] = true
-		for _, p := range m.Unique() {
-			parts[p.Digest] = true
-		}
-	}
+func sweep(ctx context.Context, blobs Blobs, keep func(storage.SnapshotRef, *Manifest) bool, alsoKeep func(Digest) bool, olderThan time.Duration) ([]string, error) {
 	all, err := blobs.List(ctx)
 	if err != nil {
 		return nil, err
+	}
+	found, damaged, err := readManifests(ctx, blobs, all)
+	if err != nil {
+		return nil, err
+	}
+	var unwanted []string
+	parts := make(map[Digest]bool)
+	for _, f := range found {
+		if keep == nil || !keep(f.Ref, f.manifest) {
+			unwanted = append(unwanted, f.Ref.Name)
+			continue
+		}
+		for _, p := range f.manifest.Unique() {
+			parts[p.Digest] = true
+		}
+	}
+	for _, d := range damaged {
+		if len(found) > 0 && d.Part < found[0].Ref.Name { // names are in the order of log ids
+			unwanted = append(unwanted, d.Part)
+		}
 	}
 	var removed []string
 	remove := func(name string) error {
@@ -47,11 +59,9 @@ func sweep(ctx context.Context, blobs Blobs, keep []storage.SnapshotRef, alsoKee
 		return err
 	}
 	// All manifests go before any part: a manifest that can be seen has its parts.
-	for _, b := range all {
-		if isManifest(b.Name) && !manifests[b.Name] {
-			if err := remove(b.Name); err != nil {
-				return removed, err
-			}
+	for _, name := range unwanted {
+		if err := remove(name); err != nil {
+			return removed, err
 		}
 	}
 	for _, b := range all {

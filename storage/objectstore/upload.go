@@ -52,13 +52,14 @@ type Upload struct {
 
 	// The writer's own.
 	layers []Layer
-	kept   []Part
 	open   *LayerWriter
 	ended  bool
 
 	mu    sync.Mutex // guards what follows
 	stats Stats
 	held  map[Digest]bool
+	// found are the parts that were not sent: they are there already.
+	found []Part
 }
 
 const (
@@ -101,8 +102,8 @@ func Begin(ctx context.Context, blobs Blobs, cluster raft.ClusterID, options Upl
 func (u *Upload) Keep(layers ...Layer) {
 	for _, l := range layers {
 		u.layers = append(u.layers, l)
-		u.kept = append(u.kept, l.Parts...)
 		u.mu.Lock()
+		u.found = append(u.found, l.Parts...)
 		u.stats.PartsKept += len(l.Parts)
 		for _, p := range l.Parts {
 			u.held[p.Digest] = true
@@ -262,6 +263,7 @@ func (u *Upload) send(p *partWriter) error {
 	defer u.mu.Unlock()
 	if reused {
 		u.stats.PartsReused++
+		u.found = append(u.found, p.part)
 	} else {
 		u.stats.PartsSent++
 		u.stats.Sent += p.part.Stored
@@ -269,8 +271,8 @@ func (u *Upload) send(p *partWriter) error {
 	return nil
 }
 
-// Commit waits for all parts, and stores the manifest. Layers follow each other and end at meta.Last. Kept layers of which a part is
-// missing give a *DamagedError, and no manifest. The upload has ended after it, also with an error.
+// Commit waits for all parts, and stores the manifest. Layers follow each other and end at meta.Last. A part that was kept, or found there
+// and not sent, and is missing now, gives a *DamagedError, and no manifest. The upload has ended after it, also with an error.
 func (u *Upload) Commit(ctx context.Context, meta storage.SnapshotMeta) (storage.SnapshotRef, Stats, error) {
 	ref, err := u.commit(ctx, meta)
 	u.Abort()
@@ -310,7 +312,7 @@ func (u *Upload) commit(ctx context.Context, meta storage.SnapshotMeta) (storage
 	if err != nil {
 		return storage.SnapshotRef{}, err
 	}
-	if err := u.checkKept(ctx); err != nil {
+	if err := u.checkFound(ctx); err != nil {
 		return storage.SnapshotRef{}, err
 	}
 	ref := manifest.reference(encoded)
@@ -319,9 +321,10 @@ func (u *Upload) commit(ctx context.Context, meta storage.SnapshotMeta) (storage
 	})
 }
 
-// checkKept looks whether the kept layers' parts are there.
-func (u *Upload) checkKept(ctx context.Context) error {
-	if len(u.kept) == 0 {
+// checkFound looks whether the parts that were not sent are still there: another node may have swept meanwhile, which took itself for the
+// leader. The senders have ended.
+func (u *Upload) checkFound(ctx context.Context) error {
+	if len(u.found) == 0 {
 		return nil
 	}
 	sizes := make(map[string]int64)
@@ -334,9 +337,9 @@ func (u *Upload) checkKept(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	for _, p := range u.kept {
+	for _, p := range u.found {
 		if size, ok := sizes[p.Name()]; !ok {
-			return &DamagedError{Part: p.Name(), Reason: "a layer is kept that needs it", Err: ErrNotFound}
+			return &DamagedError{Part: p.Name(), Reason: "it was not sent, because it was there before", Err: ErrNotFound}
 		} else if size != int64(p.Stored) {
 			return &DamagedError{Part: p.Name(), Reason: fmt.Sprintf("it has %d bytes, not %d", size, p.Stored)}
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -212,6 +213,11 @@ func names(t testing.TB, blobs Blobs) map[string]bool {
 		set[b.Name] = true
 	}
 	return set
+}
+
+// only has a sweep keep some snapshots and no others.
+func only(kept ...storage.SnapshotRef) func(storage.SnapshotRef, *Manifest) bool {
+	return func(ref storage.SnapshotRef, _ *Manifest) bool { return slices.Contains(kept, ref) }
 }
 
 // watched is a store whose calls a test counts and meddles with.

@@ -326,7 +326,7 @@ func (b *builder) upload(ctx context.Context, blobs objectstore.Blobs, keep []ob
 	if err != nil {
 		return ref, nil, stats, err
 	}
-	m, err = objectstore.Open(ctx, blobs, ref)
+	m, err = options.Retry.Open(ctx, blobs, ref)
 	return ref, m, stats, err
 }
 
@@ -336,7 +336,7 @@ func newestSnapshot(ctx context.Context, blobs objectstore.Blobs) (storage.Snaps
 	if err != nil {
 		return ref, nil, err
 	}
-	m, err := objectstore.Open(ctx, blobs, ref)
+	m, err := objectstore.Retry{Patience: storePatience}.Open(ctx, blobs, ref)
 	return ref, m, err
 }
 

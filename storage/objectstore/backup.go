@@ -35,12 +35,7 @@ func Save(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, w io.Writer
 }
 
 func save(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, w io.Writer, options SaveOptions) error {
-	var m *Manifest
-	var encoded []byte
-	err := options.Retry.read(ctx, func() (err error) {
-		m, encoded, err = open(ctx, blobs, ref)
-		return err
-	})
+	m, encoded, err := options.Retry.open(ctx, blobs, ref)
 	if err != nil {
 		return err
 	}

@@ -81,13 +81,7 @@ func fetchManifest(ctx context.Context, from Blobs, to *Directory, ref storage.S
 	if m, encoded, err := open(ctx, to, ref); err == nil {
 		return m, encoded, nil
 	}
-	var m *Manifest
-	var encoded []byte
-	err := retry.read(ctx, func() (err error) {
-		m, encoded, err = open(ctx, from, ref)
-		return err
-	})
-	return m, encoded, err
+	return retry.open(ctx, from, ref)
 }
 
 // hasPart reports whether the directory has the part, and whole.

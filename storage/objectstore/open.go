@@ -116,7 +116,7 @@ func ListStored(ctx context.Context, blobs Blobs) (stored []Stored, damaged []*D
 	if err != nil {
 		return nil, nil, err
 	}
-	found, damaged, err := readManifests(ctx, blobs, all)
+	found, damaged, _, err := readManifests(ctx, blobs, all)
 	for _, f := range found {
 		stored = append(stored, f.Stored)
 	}
@@ -129,25 +129,34 @@ type foundManifest struct {
 	manifest *Manifest
 }
 
-// readManifests reads the manifests of a listing, and returns them newest first.
-func readManifests(ctx context.Context, blobs Blobs, all []BlobInfo) (found []foundManifest, damaged []*DamagedError, err error) {
+// manifestPatience is for how long one manifest of a listing is tried.
+const manifestPatience = 10 * time.Second
+
+// readManifests reads the manifests of a listing, and returns them newest first. Damaged are those that were read and are wrong. Those that are
+// missing were deleted since; or they are there, and a replica lags behind.
+func readManifests(ctx context.Context, blobs Blobs, all []BlobInfo) (found []foundManifest, damaged, missing []*DamagedError, err error) {
 	for _, blob := range all {
 		if !isManifest(blob.Name) {
 			continue
 		}
-		encoded, err := readManifest(ctx, blobs, blob.Name)
 		f := foundManifest{Stored: Stored{When: blob.Modified}}
-		if err == nil {
-			f.manifest, f.Ref, err = parseManifest(blob.Name, encoded)
-		}
+		err := Retry{Patience: manifestPatience}.read(ctx, func() error {
+			encoded, err := readManifest(ctx, blobs, blob.Name)
+			if err == nil {
+				f.manifest, f.Ref, err = parseManifest(blob.Name, encoded)
+			}
+			return err
+		})
 		var damage *DamagedError
 		switch {
 		case err == nil:
 			found = append(found, f)
+		case errors.Is(err, ErrNotFound) && errors.As(err, &damage):
+			missing = append(missing, damage)
 		case errors.As(err, &damage):
 			damaged = append(damaged, damage)
 		default:
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	slices.SortFunc(found, func(a, b foundManifest) int {
@@ -156,7 +165,7 @@ func readManifests(ctx context.Context, blobs Blobs, all []BlobInfo) (found []fo
 		}
 		return bytes.Compare(a.Ref.Digest[:], b.Ref.Digest[:])
 	})
-	return found, damaged, nil
+	return found, damaged, missing, nil
 }
 
 // Newest returns the newest snapshot, or ErrNotFound. A damaged manifest is passed over.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"quorate/storage"
 )
 
 // Retry says how long a store that is not available is tried again. The zero value works.
@@ -70,4 +72,18 @@ func (r Retry) read(ctx context.Context, f func() error) error {
 func transient(err error) bool {
 	var unavailable *UnavailableError
 	return errors.As(err, &unavailable) && !unavailable.Lasting
+}
+
+// Open is objectstore.Open, tried again.
+func (r Retry) Open(ctx context.Context, blobs Blobs, ref storage.SnapshotRef) (*Manifest, error) {
+	m, _, err := r.open(ctx, blobs, ref)
+	return m, err
+}
+
+func (r Retry) open(ctx context.Context, blobs Blobs, ref storage.SnapshotRef) (m *Manifest, encoded []byte, err error) {
+	err = r.read(ctx, func() (err error) {
+		m, encoded, err = open(ctx, blobs, ref)
+		return err
+	})
+	return m, encoded, err
 }

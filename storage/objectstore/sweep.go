@@ -13,7 +13,7 @@ import (
 // wanted. Sweep returns the names of what it removed, also with an error.
 //
 // It goes by one listing, made first: what became complete since is another node's, and stays. So does what is damaged and newer
-// than all that can be read.
+// than all that can be read. If one that is listed is not found, nothing is deleted at all: its parts are not known.
 //
 // Only one node may sweep and upload at a time, and alsoKeep must know the parts of an upload or a fetch in progress (see
 // Upload.Holds): an upload may have found a part there that no manifest names.
@@ -30,9 +30,12 @@ func sweep(ctx context.Context, blobs Blobs, keep func(storage.SnapshotRef, *Man
 	if err != nil {
 		return nil, err
 	}
-	found, damaged, err := readManifests(ctx, blobs, all)
+	found, damaged, missing, err := readManifests(ctx, blobs, all)
 	if err != nil {
 		return nil, err
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("what a listed snapshot needs is not known: %w", missing[0])
 	}
 	var unwanted []string
 	parts := make(map[Digest]bool)

@@ -11,11 +11,7 @@ import (
 
 // Verify reads a whole snapshot and checks it; of a backup file, every byte. The error has every damage: errors.As finds the first *DamagedError, Damages all.
 func Verify(ctx context.Context, blobs Blobs, ref storage.SnapshotRef, retry Retry) error {
-	var m *Manifest
-	err := retry.read(ctx, func() (err error) {
-		m, err = Open(ctx, blobs, ref)
-		return err
-	})
+	m, err := retry.Open(ctx, blobs, ref)
 	if err != nil {
 		return fmt.Errorf("verify snapshot %s: %w", ref.Name, err)
 	}

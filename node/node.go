@@ -377,6 +377,13 @@ func (n *Node) Staleness() (time.Duration, bool) {
 	return max(0, time.Since(time.Unix(0, heard))), true
 }
 
+// Leads reports whether this node serves as leader in a term, and may be sure of it: a quorum followed it less than an election timeout ago, and
+// it does not hand over. Else another node may lead already. It does not wait for RaftCore, which may hang in its disk.
+func (n *Node) Leads(term uint64) bool {
+	s := n.watch.state.Load()
+	return s.serving && s.term == term && !s.transferring && time.Since(s.quorumAck) < n.cfg.ElectionTimeout
+}
+
 // ClusterID returns the cluster's id, or the zero one while the genesis is not agreed.
 func (n *Node) ClusterID() raft.ClusterID {
 	if genesis := n.gather.known(); genesis != nil {

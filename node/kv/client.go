@@ -66,8 +66,8 @@ type clientOptions struct {
 // WithPrefix sets the first token of the cluster's subjects, "quorate" by default.
 func WithPrefix(prefix string) ClientOption { return func(o *clientOptions) { o.prefix = prefix } }
 
-// WithoutSession makes the client do without a session: a write that was sent and not answered is not sent again, and its outcome is
-// unknown.
+// WithoutSession makes the client do without a session: a write that a leader got and did not do, since it was busy, or did not answer, is not
+// sent again, and its outcome is unknown.
 func WithoutSession() ClientOption { return func(o *clientOptions) { o.noSessions = true } }
 
 // WithMessageIDs gives each message of writes a random id in place of a number in a session, under which it takes effect once within two
@@ -118,7 +118,7 @@ func IfRevision(revision uint64) WriteOption {
 // until the context ends; value must not be changed before that, and not at all if the context ended the wait.
 //
 // Errors: ErrCondition, ErrInvalidKey, *TooLargeError, ErrUnavailable: nothing was changed; ErrUnknownOutcome: it was sent, and the
-// context ended before the answer.
+// context ended, or it could not be sent again, before a leader answered that it is done.
 func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...WriteOption) (revision uint64, err error) {
 	return c.write(ctx, "put", &kvpb.Op{Kind: opPut, Key: []byte(key), Value: value}, opts)
 }

@@ -37,6 +37,7 @@
 // takes no round to a quorum if the node leads and has a lease (node.ReadLease).
 //
 // Answers carry Quorate-Revision; errors stand in Nats-Service-Error and Nats-Service-Error-Code: 400 bad request, 404 no such
-// key, 409 condition not met, 413 too large, 416 history no longer kept, 503 busy or unavailable: nothing was done, 504 outcome
-// unknown.
+// key, 409 condition not met, 413 too large, 416 history no longer kept, 503 busy or unavailable: this node did nothing, 504 outcome
+// unknown. While leadership changes there may be two that lead, or believe so, and each gets every message: after a 503 the other's answer may
+// come, and a write is sent again safely with a number or a message id only.
 package kv

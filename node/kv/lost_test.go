@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 
 	"quorate/node/kv"
 	"quorate/node/kv/kvpb"
@@ -53,29 +54,39 @@ func TestListEndsWithErrCompacted(t *testing.T) {
 	t.Fatal("the list has all pages: nothing was tested")
 }
 
-// playLeader plays a leader on a NATS server without nodes, by what it answers to each kind of request; nil: the message is lost.
+// playLeader plays a leader on a NATS server without nodes, by what it answers to each kind of request; nil: the message is lost;
+// *kv.RequestError: it refuses.
 func playLeader(t *testing.T, answers map[string]func() ([]byte, error)) *kv.Client {
 	t.Helper()
 	c := startCluster(t)
+	c.play(answers)
+	return c.client()
+}
+
+// play plays one more leader there.
+func (c *cluster) play(answers map[string]func() ([]byte, error)) {
+	c.t.Helper()
 	conn := c.connect()
 	for op, answer := range answers {
 		_, err := conn.Subscribe("quorate.test.kv."+op, func(m *nats.Msg) {
 			b, err := answer()
-			if err != nil {
-				t.Error(err)
-			}
-			if b != nil {
-				_ = m.Respond(b) // whoever asked may have ended
+			var refused *kv.RequestError
+			switch { // whoever asked may have ended
+			case errors.As(err, &refused):
+				_ = m.RespondMsg(&nats.Msg{Header: nats.Header{micro.ErrorHeader: {refused.Description}, micro.ErrorCodeHeader: {refused.Code}}})
+			case err != nil:
+				c.t.Error(err)
+			case b != nil:
+				_ = m.Respond(b)
 			}
 		})
 		if err != nil {
-			t.Fatal(err)
+			c.t.Fatal(err)
 		}
 	}
 	if err := conn.Flush(); err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	return c.client()
 }
 
 // secondTime has the first message lost.

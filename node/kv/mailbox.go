@@ -36,17 +36,20 @@ func (m *mailbox) deliver(msg *nats.Msg) {
 		return // not an answer to anything that was asked
 	}
 	m.mu.Lock()
-	answer := m.waiting[id]
-	delete(m.waiting, id)
+	answer := m.waiting[id] // nil, which takes nothing, if nobody waits any more
 	m.mu.Unlock()
-	if answer != nil {
-		answer <- msg // it has room for one, and gets one
+	select {
+	case answer <- msg:
+	default:
 	}
 }
 
-// send publishes a request. The answer arrives on the channel, if it ever does; forget ends the wait.
+// mostAnswers are kept of those to one request: one from each node that leads, or believes so.
+const mostAnswers = 4
+
+// send publishes a request. Answers arrive on the channel, if ever any does; forget ends the wait.
 func (m *mailbox) send(subject string, header nats.Header, data []byte) (answer <-chan *nats.Msg, forget func(), err error) {
-	ch := make(chan *nats.Msg, 1)
+	ch := make(chan *nats.Msg, mostAnswers)
 	m.mu.Lock()
 	m.last++
 	id := m.last

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 
 	"quorate/node/kv/kvpb"
 )
@@ -19,6 +20,10 @@ func unknown(cause error) error     { return fmt.Errorf("%w (%w)", ErrUnknownOut
 
 // errGone says that the leader that was sent a request is not the leader any more: no answer will come.
 var errGone = errors.New("the leader is gone")
+
+// errBusy is the answer of a node that did nothing. That is not all that may come of the message: the leader's subjects have no queue group, so
+// another node that leads, or believes so, got it too.
+var errBusy = errors.New("a node did not take it")
 
 // errMoved is the answer of a leader that handed over with a request in its hands, which the next one may have got too.
 var errMoved = errors.New("the leader has changed")
@@ -44,8 +49,8 @@ func retries() *backoff.ExponentialBackOff {
 	return b
 }
 
-// sendWrites sends one message of writes. While nobody takes it, and with a session also when somebody took it and did not answer, it is
-// sent again, under the same number: it takes effect once.
+// sendWrites sends one message of writes. While nobody gets it it is sent again, as a new one. When somebody got it, whatever he answered but
+// that it is done, it may have taken effect: with a session it is sent again under the same number, and takes effect once.
 func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 	wait := retries()
 	var n number
@@ -111,7 +116,7 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			}
 			c.leader.Store(response.Leader)
 			return
-		case errors.Is(err, ErrUnavailable): // nobody took it
+		case errors.Is(err, ErrUnavailable): // nobody got it
 			last = err
 		case isExpired(err):
 			c.session.forget(n)
@@ -119,7 +124,7 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 				finish(err)
 				return
 			}
-		case errors.Is(err, errGone), errors.Is(err, errMoved), isTimeout(err), errors.Is(err, ErrUnknownOutcome):
+		case errors.Is(err, errGone), errors.Is(err, errMoved), errors.Is(err, errBusy), isTimeout(err), errors.Is(err, ErrUnknownOutcome):
 			handed = true
 			if !n.again() || ctx.Err() != nil {
 				finish(err)
@@ -309,8 +314,8 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, nats.ErrTimeout)
 }
 
-// once sends a request once. Errors: ErrUnavailable if it had no effect; errGone if the leader went away with it, ErrUnknownOutcome if it
-// said so or its answer is not understood; *RequestError.
+// once sends a request once. Errors: ErrUnavailable if nobody got it; errGone if the leader went away with it, errBusy if it did nothing,
+// ErrUnknownOutcome if it said so or its answer is not understood; *RequestError.
 // It gives up when the context ends, or all callers have. again: it may be sent again.
 func (c *Client) once(ctx context.Context, operations []*operation, again bool, op string, encode func() ([]byte, error), decode func([]byte) error) error {
 	b, err := encode()
@@ -338,7 +343,8 @@ func (c *Client) once(ctx context.Context, operations []*operation, again bool, 
 // await sends a request and waits for the answer, asking every now and then whether the leader that took it is still there.
 //
 // Another leadership than the one that was known when the request was sent may still have taken it, so its answer is waited for a
-// little longer. So may one that is there have lost it; if it may be sent again, it is given up after a while.
+// little longer. So may one that is there have lost it; if it may be sent again, it is given up after a while. That one leader is busy is not the
+// answer yet: another's, which takes the time of a commit, counts more.
 func (c *Client) await(ctx context.Context, operations []*operation, again bool, op string, b []byte) (*nats.Msg, error) {
 	known, reconnects, lost := c.leader.Load(), c.nc.Stats().Reconnects, time.Now().Add(lostPatience)
 	toLeader := strings.HasPrefix(op, "kv.") && !strings.HasPrefix(op, anyNode)
@@ -362,15 +368,24 @@ func (c *Client) await(ctx context.Context, operations []*operation, again bool,
 	if !toLeader { // whether that node is still there cannot be asked of the leader; a read may be sent again
 		timer.Reset(nodePatience)
 	}
+	var busy *nats.Msg
 	for others := 0; ; {
 		select {
 		case reply := <-answer:
-			return answered(reply)
+			if !toLeader || reply.Header.Get(micro.ErrorCodeHeader) != codeUnavailable {
+				return answered(reply)
+			}
+			busy = reply
+			timer.Reset(askAfter)
+			continue
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-ended:
 			return nil, context.DeadlineExceeded
 		case <-timer.C:
+		}
+		if busy != nil {
+			return busy, nil
 		}
 		if !toLeader {
 			return nil, errGone
@@ -444,16 +459,16 @@ func (c *Client) askLeader(ctx context.Context) (*kvpb.Leader, error) {
 
 // serviceError turns an error answer into an error.
 func serviceError(reply *nats.Msg) error {
-	code := reply.Header.Get("Nats-Service-Error-Code")
+	code := reply.Header.Get(micro.ErrorCodeHeader)
 	if code == "" {
 		return nil
 	}
-	description := reply.Header.Get("Nats-Service-Error")
+	description := reply.Header.Get(micro.ErrorHeader)
 	switch code {
 	case codeMoved:
 		return errMoved
 	case codeUnavailable:
-		return unavailable(errors.New(description))
+		return fmt.Errorf("%w: %s", errBusy, description)
 	case codeUnknown:
 		return unknown(errors.New(description))
 	case codeCompacted:

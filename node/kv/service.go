@@ -248,6 +248,16 @@ func (l *server) fail(request micro.Request, code, description string) {
 	l.reply(request, nil, nats.Header{micro.ErrorHeader: {description}, micro.ErrorCodeHeader: {code}})
 }
 
+// refuse answers that this node did nothing. A leader's subjects have no queue group, so whoever leads gets the message as well: a node that is
+// not sure to lead stays silent, since its answer would come before that of its successor.
+func (l *server) refuse(request micro.Request, why error) {
+	if l.term != 0 && !l.node.Leads(l.term) {
+		giveUp(request, why)
+		return
+	}
+	l.fail(request, codeUnavailable, why.Error())
+}
+
 // failWith is fail with a header more.
 func (l *server) failWith(request micro.Request, code, description, header, value string) {
 	l.reply(request, nil, nats.Header{micro.ErrorHeader: {description}, micro.ErrorCodeHeader: {code}, header: {value}})

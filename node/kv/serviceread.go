@@ -187,7 +187,7 @@ func (l *server) enqueue(request micro.Request, consistency uint32, answer func(
 	select {
 	case l.reads <- r:
 	default:
-		l.fail(request, codeUnavailable, "busy: too many reads are waiting")
+		l.refuse(request, errors.New("busy: too many reads are waiting"))
 	}
 }
 
@@ -259,10 +259,10 @@ func (l *server) answerAll(waiting []reading, at readAt, err error) {
 	for _, r := range waiting {
 		if err == nil {
 			if failed := r.answer(r.request, at); failed != nil {
-				l.fail(r.request, codeUnavailable, failed.Error())
+				l.refuse(r.request, failed)
 			}
 			continue
 		}
-		l.fail(r.request, codeUnavailable, err.Error())
+		l.refuse(r.request, err)
 	}
 }

@@ -71,14 +71,11 @@ func (l *server) moved(w writing) {
 func (l *server) answerWrite(w writing, result node.Result, err error) {
 	var notLeader *node.NotLeaderError
 	switch {
-	case errors.As(err, &notLeader):
+	case errors.As(err, &notLeader), errors.Is(err, node.ErrLost):
 		l.moved(w)
 		return // a node that does not lead stays silent; the leader answers, or NATS says that there is none
 	case errors.Is(err, node.ErrSessionExpired):
 		l.fail(w.request, codeSession, err.Error())
-		return
-	case errors.Is(err, node.ErrLost):
-		l.fail(w.request, codeUnavailable, err.Error())
 		return
 	case err != nil:
 		l.fail(w.request, codeUnknown, ErrUnknownOutcome.Error())
@@ -174,7 +171,7 @@ func (l *server) session(request micro.Request) {
 	}
 	pending, err := l.node.SubmitSession(time.Duration(r.IdleNs))
 	if err != nil {
-		l.fail(request, codeUnavailable, err.Error())
+		l.refuse(request, err)
 		return
 	}
 	l.expect(writing{pending: pending, request: request, session: true, again: true})
@@ -214,7 +211,7 @@ func checkBatch(batch *kvpb.BatchRequest) error {
 
 func (l *server) propose(request micro.Request, ops []*kvpb.Op, single bool, tag node.Tag) {
 	if len(l.writes) == cap(l.writes) {
-		l.fail(request, codeUnavailable, "busy: too many writes are waiting")
+		l.refuse(request, errors.New("busy: too many writes are waiting"))
 		return
 	}
 	command, err := encodeCommand(ops)
@@ -231,7 +228,7 @@ func (l *server) propose(request micro.Request, ops []*kvpb.Op, single bool, tag
 		limit := strconv.Itoa(tooLarge.Limit)
 		l.failWith(request, codeTooLarge, tooLarge.Error(), HeaderLimit, limit)
 	case err != nil:
-		l.fail(request, codeUnavailable, err.Error())
+		l.refuse(request, err)
 	default:
 		l.expect(writing{pending: pending, request: request, single: single, again: !single && tag != (node.Tag{})})
 	}

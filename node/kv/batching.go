@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"math"
 	"sync/atomic"
 
 	"quorate/node/kv/kvpb"
@@ -62,17 +63,12 @@ const (
 	commandOverhead = 64
 )
 
-// limits is what the cluster told of itself.
-type limits struct{ command atomic.Int64 }
-
-func (l *limits) set(maxCommandBytes int) { l.command.Store(int64(maxCommandBytes)) }
-
 // maxWriteBytes is the most that a key and its value may have.
 func (c *Client) maxWriteBytes() int {
 	const envelope = 4096 // as the cluster itself leaves free, below the payload limit
 	limit := c.nc.MaxPayload() - envelope
-	if command := c.limits.command.Load(); command > 0 {
-		limit = min(limit, command)
+	if leader := c.leader.Load(); leader != nil && leader.MaxCommandBytes > 0 {
+		limit = min(limit, int64(min(leader.MaxCommandBytes, math.MaxInt32)))
 	}
 	return int(limit) - commandOverhead
 }

@@ -48,8 +48,7 @@ type Client struct {
 
 	telemetry *telemetry.Telemetry
 
-	limits limits
-	// leader is the newest one that answered.
+	// leader is the newest one that answered, with the cluster's limit.
 	leader atomic.Pointer[kvpb.Leader]
 }
 
@@ -243,7 +242,7 @@ func (c *Client) MaxValueBytes(ctx context.Context) (int, error) {
 	if err := c.ask(ctx, "kv.leader", (&kvpb.Leader{}).MarshalVT, leader.UnmarshalVT); err != nil {
 		return 0, fmt.Errorf("ask for the limit: %w", err)
 	}
-	c.limits.set(int(leader.MaxCommandBytes))
+	c.leader.Store(&leader)
 	return c.maxWriteBytes(), nil
 }
 
@@ -276,5 +275,6 @@ func (c *Client) Leader(ctx context.Context) (string, error) {
 	if err := c.ask(ctx, "kv.leader", (&kvpb.Leader{}).MarshalVT, leader.UnmarshalVT); err != nil {
 		return "", fmt.Errorf("ask for the leader: %w", err)
 	}
+	c.leader.Store(&leader)
 	return leader.Node, nil
 }

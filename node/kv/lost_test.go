@@ -132,17 +132,49 @@ func TestALostReadIsSentAgain(t *testing.T) {
 func TestWritesThatShareAMessageFitIntoASmallOne(t *testing.T) {
 	c := startClusterAt(t, embednats.Options{Port: -1, MaxPayload: 64 << 10}, "n1")
 	client := c.client()
-	ctx := within(t, 30*time.Second)
-	value := make([]byte, 8<<10)
-	if _, err := client.Put(ctx, "alone", value); err != nil {
+	if _, err := client.Put(within(t, 30*time.Second), "alone", largeValue); err != nil {
 		t.Fatal(err)
 	}
+	putManyAtOnce(t, client)
+}
+
+// TestWritesThatShareAMessageFitIntoASmallCommand: the NATS server takes larger messages than when the cluster was made, and the cluster does not.
+func TestWritesThatShareAMessageFitIntoASmallCommand(t *testing.T) {
+	c := startClusterAt(t, embednats.Options{Port: -1, MaxPayload: 64 << 10}, "n1")
+	ctx := within(t, 60*time.Second)
+	if _, err := c.client().Put(ctx, "k", nil); err != nil {
+		t.Fatal(err)
+	}
+	c.nodes["n1"].stop()
+	server, err := embednats.Start(embednats.Options{Port: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	c.server = server
+	c.start("n1")
+	t.Run("by a client that does not know the limit", func(t *testing.T) { putManyAtOnce(t, c.client()) })
+	t.Run("by one that had an answer", func(t *testing.T) {
+		client := c.client()
+		if _, err := client.Put(ctx, "alone", largeValue); err != nil {
+			t.Fatal(err)
+		}
+		putManyAtOnce(t, client)
+	})
+}
+
+var largeValue = make([]byte, 8<<10)
+
+// putManyAtOnce writes large values at once, which share messages.
+func putManyAtOnce(t *testing.T, client *kv.Client) {
+	t.Helper()
+	ctx := within(t, 30*time.Second)
 	var group sync.WaitGroup
 	var failed atomic.Int64
 	var one atomic.Pointer[error]
 	for i := range 128 {
 		group.Go(func() {
-			if _, err := client.Put(ctx, fmt.Sprintf("k%d", i), value); err != nil {
+			if _, err := client.Put(ctx, fmt.Sprintf("k%d", i), largeValue); err != nil {
 				failed.Add(1)
 				one.Store(&err)
 			}

@@ -118,6 +118,13 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			return
 		case errors.Is(err, ErrUnavailable): // nobody got it
 			last = err
+		case isTooLarge(err) && !handed && len(operations) > 1: // they came together before the cluster's limit was known
+			c.session.done(n)
+			for _, o := range operations {
+				o.giveBack()
+				c.sendWrites(ctx, []*operation{o})
+			}
+			return
 		case isExpired(err):
 			c.session.forget(n)
 			if handed {
@@ -264,8 +271,12 @@ func (c *Client) ask(ctx context.Context, op string, encode func() ([]byte, erro
 // isFinal reports whether the same request would get the same answer again.
 func isFinal(err error) bool {
 	var refused *RequestError
+	return errors.As(err, &refused) || isTooLarge(err) || errors.Is(err, ErrCompacted)
+}
+
+func isTooLarge(err error) bool {
 	var tooLarge *TooLargeError
-	return errors.As(err, &refused) || errors.As(err, &tooLarge) || errors.Is(err, ErrCompacted)
+	return errors.As(err, &tooLarge)
 }
 
 // why is why time ran out: the end of the context, and what the last attempt before it came to.

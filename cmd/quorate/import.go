@@ -24,7 +24,8 @@ func (a *app) importCommand() *cobra.Command {
 		Use:   "import DIR",
 		Short: "Store every file below a directory",
 		Long: `Store every regular file below DIR: its path relative to DIR, with slashes, is the key, its content the value. Symbolic
-links and other special files are skipped, and named; empty directories and file modes are not kept.
+links below DIR are never followed: they and other special files (FIFOs, sockets, devices) are skipped, and named, also when they take
+the place of a file while the import runs. Empty directories and file modes are not kept.
 
 An import can be interrupted and simply be run again. While the cluster is unavailable it tries again, also a write of which
 nobody knows whether it took effect: storing the same file twice changes nothing. --timeout bounds one attempt, --patience how
@@ -44,6 +45,7 @@ named, and everything else is stored. 3 if it gave up since the cluster was unav
 			if err != nil {
 				return err
 			}
+			defer func() { _ = plan.root.Close() }() // was only read
 			return client.withClient(cmd.Context(), "import", func(c *kv.Client) error {
 				im.app, im.client, im.plan, im.retry.attempt = a, c, plan, client.timeout
 				summary, err := im.run(cmd.Context(), showProgress)
@@ -146,7 +148,11 @@ func (im *importer) run(ctx context.Context, showProgress bool) (*importSummary,
 // store stores one file, or notes why it cannot. An error means that there is no use in going on.
 func (im *importer) store(ctx context.Context, file importFile, bar *progress) error {
 	content, tooLarge, err := im.plan.read(file, im.limit-len(file.key))
+	var changed *changedError
 	switch {
+	case errors.As(err, &changed):
+		im.note(bar, &im.summary.Skipped, remark(file.path, "%v", err))
+		return nil
 	case err != nil:
 		im.note(bar, &im.summary.Failed, remark(file.path, "%v", err))
 		return nil
@@ -200,7 +206,11 @@ func (im *importer) note(bar *progress, list *[]itemRemark, r itemRemark) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	*list = append(*list, r)
-	bar.say("%s: not stored: %s", printableKey(r.path()), r.Reason)
+	verdict := "not stored"
+	if list == &im.summary.Skipped {
+		verdict = "skipped"
+	}
+	bar.say("%s: %s: %s", printableKey(r.path()), verdict, r.Reason)
 }
 
 func (s *importSummary) print(a *app) error {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"quorate/node/kv"
 )
@@ -19,7 +21,7 @@ type importFile struct {
 
 // importPlan is what a directory holds, sorted out.
 type importPlan struct {
-	root    string
+	root    *os.Root // no link below it leads out of it, whatever changes after the listing
 	files   []importFile
 	skipped []itemRemark // neither files nor directories: never followed or read
 	refused []itemRemark // files whose path is no key
@@ -49,7 +51,7 @@ func (r itemRemark) path() string {
 }
 
 // scanImport lists the regular files below dir. A file or directory that cannot be read is part of the plan, as
-// failed; only if dir itself cannot be read is that an error.
+// failed; only if dir itself cannot be read is that an error. Whoever takes the plan closes its root.
 func scanImport(dir, prefix string) (importPlan, error) {
 	root, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -60,7 +62,10 @@ func scanImport(dir, prefix string) (importPlan, error) {
 	} else if !info.IsDir() {
 		return importPlan{}, usagef("import %s: not a directory; `quorate put KEY - < FILE` stores one file", dir)
 	}
-	plan := importPlan{root: root}
+	plan := importPlan{}
+	if plan.root, err = os.OpenRoot(root); err != nil {
+		return importPlan{}, fmt.Errorf("import %s: %w", dir, err)
+	}
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil && path == root {
 			return err
@@ -73,7 +78,7 @@ func scanImport(dir, prefix string) (importPlan, error) {
 		return nil
 	})
 	if err != nil {
-		return importPlan{}, fmt.Errorf("import %s: %w", dir, err)
+		return importPlan{}, errors.Join(fmt.Errorf("import %s: %w", dir, err), plan.root.Close())
 	}
 	return plan, nil
 }
@@ -85,11 +90,8 @@ func (p *importPlan) take(path, prefix string, d fs.DirEntry, err error) {
 		return
 	case d.IsDir():
 		return
-	case d.Type()&fs.ModeSymlink != 0:
-		p.skipped = append(p.skipped, remark(path, "symbolic link"))
-		return
 	case !d.Type().IsRegular():
-		p.skipped = append(p.skipped, remark(path, "not a regular file (%v)", d.Type()))
+		p.skipped = append(p.skipped, remark(path, "%s", special(d.Type())))
 		return
 	}
 	info, err := d.Info()
@@ -106,12 +108,57 @@ func (p *importPlan) take(path, prefix string, d fs.DirEntry, err error) {
 	p.bytes += info.Size()
 }
 
-// read returns the content of a file, or, when it has more bytes than the limit, only that this is so.
+// special says what is no regular file.
+func special(mode fs.FileMode) string {
+	if mode&fs.ModeSymlink != 0 {
+		return "symbolic link"
+	}
+	return fmt.Sprintf("not a regular file (%v)", mode.Type())
+}
+
+// changedError says that what was listed as a regular file is none any more.
+type changedError struct{ what string }
+
+func (e *changedError) Error() string { return "changed after it was listed: " + e.what }
+
+// open opens a file that was listed.
+func (p *importPlan) open(path string) (*os.File, error) {
+	// It may have become a FIFO, which nobody may be writing: an open that waits for somebody hears no signal.
+	f, err := p.root.OpenFile(filepath.FromSlash(path), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if now := p.changed(path, f); now != nil {
+		err = now
+	}
+	if err != nil && f != nil {
+		_ = f.Close() // nothing was read
+		f = nil
+	}
+	return f, err
+}
+
+// changed returns a *changedError if something else has taken the place of the file, or a link that of a directory above it. What is gone,
+// or may not be looked at, does not open either. f is what was opened, or nil.
+func (p *importPlan) changed(path string, f *os.File) error {
+	for end := range segmentEnds(path) {
+		if info, err := p.root.Lstat(filepath.FromSlash(path[:end])); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			return &changedError{path[:end] + " is a symbolic link"}
+		}
+	}
+	info, err := p.root.Lstat(filepath.FromSlash(path))
+	if err == nil && info.Mode().IsRegular() && f != nil {
+		info, err = f.Stat() // it may have been something else when it was opened
+	}
+	if err == nil && !info.Mode().IsRegular() {
+		return &changedError{special(info.Mode())}
+	}
+	return nil
+}
+
+// read returns the content of a file, or, when it has more bytes than the limit, only that this is so. *changedError: it is no file any more.
 func (p *importPlan) read(file importFile, limit int) (content []byte, tooLarge bool, err error) {
 	if file.size > int64(limit) {
 		return nil, true, nil
 	}
-	f, err := os.Open(filepath.Join(p.root, filepath.FromSlash(file.path)))
+	f, err := p.open(file.path)
 	if err != nil {
 		return nil, false, err
 	}

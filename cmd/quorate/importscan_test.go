@@ -1,14 +1,26 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"quorate/node/kv"
 )
+
+func scan(t *testing.T, dir, prefix string) (importPlan, error) {
+	t.Helper()
+	plan, err := scanImport(dir, prefix)
+	if err == nil {
+		t.Cleanup(func() { _ = plan.root.Close() })
+	}
+	return plan, err
+}
 
 func TestScanTakesRegularFilesOnly(t *testing.T) {
 	root := t.TempDir()
@@ -21,7 +33,7 @@ func TestScanTakesRegularFilesOnly(t *testing.T) {
 	symlink(t, filepath.Join(root, "a"), filepath.Join(root, "link"))
 	symlink(t, root, filepath.Join(root, "dir", "loop"))
 
-	plan, err := scanImport(root, "p/")
+	plan, err := scan(t, root, "p/")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +59,7 @@ func TestScanFollowsALinkThatTheUserNamed(t *testing.T) {
 	parent := t.TempDir()
 	write(t, filepath.Join(parent, "real", "a"), "1")
 	symlink(t, "real", filepath.Join(parent, "link"))
-	plan, err := scanImport(filepath.Join(parent, "link"), "")
+	plan, err := scan(t, filepath.Join(parent, "link"), "")
 	if err != nil || len(plan.files) != 1 {
 		t.Errorf("plan %v, %v; want the file in the directory behind the link", plan.files, err)
 	}
@@ -56,11 +68,11 @@ func TestScanFollowsALinkThatTheUserNamed(t *testing.T) {
 func TestScanRefusesPathsTooLongForAKey(t *testing.T) {
 	root := t.TempDir()
 	write(t, filepath.Join(root, "name"), "1")
-	fits, err := scanImport(root, strings.Repeat("p", kv.MaxKeyBytes-len("name")))
+	fits, err := scan(t, root, strings.Repeat("p", kv.MaxKeyBytes-len("name")))
 	if err != nil || len(fits.files) != 1 {
 		t.Errorf("a key of just the largest size is not taken: %+v, %v", fits, err)
 	}
-	tooLong, err := scanImport(root, strings.Repeat("p", kv.MaxKeyBytes-len("name")+1))
+	tooLong, err := scan(t, root, strings.Repeat("p", kv.MaxKeyBytes-len("name")+1))
 	if err != nil || len(tooLong.files) != 0 || len(tooLong.refused) != 1 {
 		t.Errorf("a key that is too long: %+v, %v; want it refused", tooLong, err)
 	}
@@ -79,7 +91,7 @@ func TestScanOfWhatIsNoDirectory(t *testing.T) {
 func TestFileOverTheLimitIsNotRead(t *testing.T) {
 	root := t.TempDir()
 	write(t, filepath.Join(root, "f"), "12345678")
-	plan, err := scanImport(root, "")
+	plan, err := scan(t, root, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,5 +117,51 @@ func TestFileOverTheLimitIsNotRead(t *testing.T) {
 	}
 	if _, _, err := plan.read(file, 9); err == nil {
 		t.Error("a file that is gone was read")
+	}
+}
+
+// What was listed may be something else when its turn comes, and whoever may write into the directory chooses when.
+func TestImportStaysInItsDirectoryWhenFilesChange(t *testing.T) {
+	root, outside := t.TempDir(), t.TempDir()
+	write(t, filepath.Join(outside, "file"), "secret")
+	for _, name := range []string{"above/file", "below/file", "dir", "fifo", "link", "sibling", "stays"} {
+		write(t, filepath.Join(root, name), name)
+	}
+	plan, err := scan(t, root, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"above", "below", "dir", "fifo", "link", "sibling"} {
+		if err := os.RemoveAll(filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, filepath.Join(root, "dir", "file"), "another")
+	symlink(t, outside, filepath.Join(root, "above"))
+	symlink(t, "dir", filepath.Join(root, "below"))
+	symlink(t, filepath.Join(outside, "file"), filepath.Join(root, "link"))
+	symlink(t, "stays", filepath.Join(root, "sibling"))
+	if err := syscall.Mkfifo(filepath.Join(root, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	type outcome struct {
+		content string
+		err     error
+	}
+	for _, file := range plan.files {
+		done := make(chan outcome, 1)
+		go func() {
+			content, _, err := plan.read(file, 1000)
+			done <- outcome{string(content), err}
+		}()
+		select {
+		case o := <-done:
+			var other *changedError
+			if stays := file.path == "stays"; stays && (o.err != nil || o.content != "stays") || !stays && !errors.As(o.err, &other) {
+				t.Errorf("%s: %q, %v", file.path, o.content, o.err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s: read does not return", file.path)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"quorate/node/kv"
@@ -257,6 +258,28 @@ func TestImportNamesFilesOverTheLimit(t *testing.T) {
 	status, _, stderr = quorate(t, strings.NewReader(strings.Repeat("x", 65<<10)), "put", "k", "-")
 	if status != statusUsage || !strings.Contains(stderr, "limit") {
 		t.Errorf("put: exit status %d, want %d\n%s", status, statusUsage, stderr)
+	}
+	p.stop()
+}
+
+func TestNothingIsImportedThatAKilledExportLeft(t *testing.T) {
+	p, _ := devProcess(t, "--ephemeral", "--nodes", "1")
+	source, copied := t.TempDir(), filepath.Join(t.TempDir(), "copied")
+	for i := range 100 {
+		write(t, filepath.Join(source, fmt.Sprintf("f%03d", i)), strings.Repeat("x", 200<<10))
+	}
+	must(t, "", "import", source, "--prefix", "src/", "--timeout", "20s")
+	killed := start(t, "export", copied, "--prefix", "src/")
+	eventually(t, "file of the export", func() bool { found, _ := filepath.Glob(filepath.Join(copied, "f*")); return len(found) > 0 })
+	killed.signal(syscall.SIGKILL)
+	killed.ended()
+	must(t, "", "import", copied, "--prefix", "again/", "--timeout", "20s")
+	if out := must(t, "", "ls", "again/"); strings.Contains(out, exportTemp) {
+		t.Errorf("keys that never were:\n%s", out)
+	}
+	must(t, "", "export", copied, "--prefix", "src/")
+	if got, want := names(t, copied), names(t, source); !slices.Equal(got, want) {
+		t.Errorf("after the next export there is %q", got)
 	}
 	p.stop()
 }

@@ -24,7 +24,8 @@ func (a *app) exportCommand() *cobra.Command {
 content, byte for byte, all as of one moment. Each file appears in one step. Files of other names that are in DIR stay.
 
 A key that cannot be a file is refused and named, never written elsewhere: an absolute path, "..", an empty part, a NUL byte,
-a key below another ("a/b" where "a" is a key), or two that the file system takes for one.
+a key below another ("a/b" where "a" is a key), two that the file system takes for one, or a part that begins with .quorate-export-:
+under such names DIR has files that are being written, and what is left there by an export that was killed is removed by the next one.
 
 Exit status 1 if some keys were refused, 3 if the cluster is unavailable (what was written is then incomplete), 4 if some files
 could not be written.`,

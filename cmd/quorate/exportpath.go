@@ -92,6 +92,8 @@ func checkExportPath(path string) error {
 			return errors.New("it has an empty part between two slashes")
 		case segment == "." || segment == "..":
 			return fmt.Errorf("it has the part %q, which leads elsewhere", segment)
+		case strings.HasPrefix(segment, exportTemp):
+			return fmt.Errorf("it has a part that begins with %s, as the unfinished files of exports do", exportTemp)
 		case len(segment) > maxFileName:
 			return fmt.Errorf("it has a part of %d bytes: a file name has at most %d", len(segment), maxFileName)
 		}

@@ -35,6 +35,8 @@ func TestKeyThatCannotBeAFileIsRefused(t *testing.T) {
 		"a\x00b":                 "NUL",
 		"a\x00/../b":             "NUL",
 		strings.Repeat("x", 256): "256 bytes",
+		exportTemp + "x/a":       "unfinished",
+		"a/" + exportTemp + "x":  "unfinished",
 	} {
 		path, err := newExportPaths("", false).take(key)
 		if err == nil || !strings.Contains(err.Error(), reason) {

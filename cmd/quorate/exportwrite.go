@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
 // exportDir is the directory that an export writes to. Everything goes through an os.Root, so no path and no symbolic link
@@ -19,31 +20,91 @@ type exportDir struct {
 	root *os.Root
 	// temp is a directory in root for files that are being written.
 	temp    string
+	lock    *os.File // of temp: says that the export runs
 	written atomic.Uint64
 
 	mu   sync.Mutex // guards made
 	made map[string]bool
 }
 
-// openExportDir makes the directory if it does not exist. What is in it stays, but files of the same names.
-func openExportDir(dir string) (*exportDir, error) {
+// Beside its directory for files that are being written, which begins with exportTemp, an export has a file that it holds a lock of:
+// it is there before the directory, and locked, so that a directory whose lock is free is that of an export that was killed.
+const (
+	exportTemp = ".quorate-export-"
+	exportLock = ".lock"
+)
+
+// openExportDir makes the directory if it does not exist. What is in it stays, but files of the same names, and what exports left that were
+// killed.
+func openExportDir(dir string) (_ *exportDir, err error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, fmt.Errorf("export to %s: %w", dir, err)
 	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
+	d := &exportDir{temp: exportTemp + rand.Text(), made: map[string]bool{".": true}}
+	if d.root, err = os.OpenRoot(dir); err != nil {
 		return nil, fmt.Errorf("export to %s: %w", dir, err)
 	}
-	d := &exportDir{root: root, temp: ".quorate-export-" + rand.Text(), made: map[string]bool{".": true}}
-	if err := root.Mkdir(d.temp, 0o700); err != nil {
-		return nil, errors.Join(fmt.Errorf("export to %s: %w", dir, err), root.Close())
+	if err := d.begin(); err != nil {
+		return nil, errors.Join(fmt.Errorf("export to %s: %w", dir, err), d.close())
 	}
 	return d, nil
 }
 
+func (d *exportDir) begin() (err error) {
+	if err := d.sweep(); err != nil {
+		return err
+	}
+	if d.lock, err = d.openLock(d.temp, os.O_CREATE|os.O_EXCL); err != nil {
+		return err
+	}
+	// It fails only on a file system without locks, and there it fails for whoever would remove the directory.
+	_ = lockFile(d.lock)
+	return d.root.Mkdir(d.temp, 0o700)
+}
+
+func (d *exportDir) openLock(temp string, flag int) (*os.File, error) {
+	return d.root.OpenFile(temp+exportLock, os.O_RDWR|syscall.O_NONBLOCK|flag, 0o600) // nor does it wait at a FIFO that somebody put there
+}
+
+// sweep removes what exports left that were killed, if it may: what stays is named by an import.
+func (d *exportDir) sweep() error {
+	entries, err := fs.ReadDir(d.root.FS(), ".")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), exportTemp) {
+			continue
+		}
+		lock, err := d.openLock(e.Name(), os.O_CREATE) // there is none if the export was killed while it removed them
+		if err != nil {
+			continue
+		}
+		if lockFile(lock) == nil {
+			_ = d.remove(e.Name(), lock)
+		} else {
+			_ = lock.Close() // nothing was written
+		}
+	}
+	return nil
+}
+
+// remove removes an export's directory and lock. The directory goes last, because without one nobody looks at the lock.
+func (d *exportDir) remove(temp string, lock *os.File) error {
+	err := errors.Join(lock.Close(), d.root.Remove(temp+exportLock))
+	if errors.Is(err, fs.ErrNotExist) { // another export came before
+		err = nil
+	}
+	return errors.Join(err, d.root.RemoveAll(temp))
+}
+
 // close removes what was not finished.
 func (d *exportDir) close() error {
-	return errors.Join(d.root.RemoveAll(d.temp), d.root.Close())
+	var err error
+	if d.lock != nil {
+		err = d.remove(d.temp, d.lock)
+	}
+	return errors.Join(err, d.root.Close())
 }
 
 // folds reports whether the file system takes names that differ by case only for the same.

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -32,6 +35,71 @@ func TestExportedFilesReplaceOthersAndLeaveNothingBehind(t *testing.T) {
 	}
 	if entries := names(t, root); len(entries) != 1 || entries[0] != "a" {
 		t.Errorf("directory has %q, want only a", entries)
+	}
+}
+
+// die leaves what a killed process does.
+func die(t *testing.T, d *exportDir) {
+	t.Helper()
+	if err := errors.Join(d.lock.Close(), d.root.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestExportRemovesWhatAKilledOneLeft(t *testing.T) {
+	root, outside := t.TempDir(), t.TempDir()
+	killed, err := openExportDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(root, killed.temp, "1"), "half")
+	die(t, killed)
+	// Others may write into the directory, too: what only looks like a killed export leads nowhere.
+	write(t, filepath.Join(outside, "victim"), "old")
+	planted := exportTemp + strings.Repeat("A", 26)
+	write(t, filepath.Join(root, planted, "x"), "")
+	symlink(t, filepath.Join(outside, "victim"), filepath.Join(root, planted+exportLock))
+	symlink(t, outside, filepath.Join(root, exportTemp+"link"))
+
+	running := openDir(t, root)
+	write(t, filepath.Join(root, running.temp, "other"), "half")
+	if err := openDir(t, root).close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, filepath.Join(root, running.temp)); len(got) != 1 {
+		t.Errorf("an export that still runs has %q", got)
+	}
+	if err := running.write("a", []byte("content")); err != nil {
+		t.Error(err)
+	}
+	if err := running.close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := names(t, root), []string{planted, planted + exportLock, exportTemp + "link", "a"}; !slices.Equal(got, want) {
+		t.Errorf("directory has %q, want %q", got, want)
+	}
+	if got := read(t, filepath.Join(outside, "victim")); got != "old" {
+		t.Errorf("file outside of the directory now has %q", got)
+	}
+}
+
+func TestImportSkipsWhatAKilledExportLeft(t *testing.T) {
+	root := t.TempDir()
+	d, err := openExportDir(filepath.Join(root, "copy"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.write("a", nil); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(root, "copy", d.temp, "1"), "half")
+	die(t, d)
+	plan, err := scan(t, root, "")
+	if err != nil || len(plan.files) != 1 || plan.files[0].path != "copy/a" {
+		t.Errorf("files %v, %v; want only copy/a", plan.files, err)
+	}
+	if len(plan.skipped) != 2 || plan.skipped[0].path() != "copy/"+d.temp || !strings.Contains(plan.skipped[0].Reason, "export") {
+		t.Errorf("skipped %+v", plan.skipped)
 	}
 }
 

@@ -25,7 +25,7 @@ func (a *app) importCommand() *cobra.Command {
 		Short: "Store every file below a directory",
 		Long: `Store every regular file below DIR: its path relative to DIR, with slashes, is the key, its content the value. Symbolic
 links below DIR are never followed: they and other special files (FIFOs, sockets, devices) are skipped, and named, also when they take
-the place of a file while the import runs. Empty directories and file modes are not kept.
+the place of a file while the import runs. So is what an export left that was killed (.quorate-export-*). Empty directories and file modes are not kept.
 
 An import can be interrupted and simply be run again. While the cluster is unavailable it tries again, also a write of which
 nobody knows whether it took effect: storing the same file twice changes nothing. --timeout bounds one attempt, --patience how
@@ -226,7 +226,7 @@ func (s *importSummary) print(a *app) error {
 		{len(s.TooLarge), fmt.Sprintf("over the limit of %d bytes (path included), not stored", s.Limit)},
 		{len(s.Refused), "refused, not stored"},
 		{len(s.Failed), "failed, not stored"},
-		{len(s.Skipped), "skipped: links and special files"},
+		{len(s.Skipped), "skipped: links, special files, unfinished files of an export"},
 		{s.Missing, "not stored, since the import ended early: run it again"},
 	} {
 		if err == nil && count.n > 0 {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"quorate/node/kv"
@@ -23,7 +24,7 @@ type importFile struct {
 type importPlan struct {
 	root    *os.Root // no link below it leads out of it, whatever changes after the listing
 	files   []importFile
-	skipped []itemRemark // neither files nor directories: never followed or read
+	skipped []itemRemark // never followed or read: neither files nor directories, and what exports did not finish
 	refused []itemRemark // files whose path is no key
 	failed  []itemRemark // what cannot be read
 	bytes   int64
@@ -74,8 +75,7 @@ func scanImport(dir, prefix string) (importPlan, error) {
 		if relErr != nil {
 			return relErr
 		}
-		plan.take(filepath.ToSlash(relative), prefix, d, err)
-		return nil
+		return plan.take(filepath.ToSlash(relative), prefix, d, err)
 	})
 	if err != nil {
 		return importPlan{}, errors.Join(fmt.Errorf("import %s: %w", dir, err), plan.root.Close())
@@ -83,29 +83,37 @@ func scanImport(dir, prefix string) (importPlan, error) {
 	return plan, nil
 }
 
-func (p *importPlan) take(path, prefix string, d fs.DirEntry, err error) {
+// take sorts one file or directory in. It returns fs.SkipDir for a directory whose files are none.
+func (p *importPlan) take(path, prefix string, d fs.DirEntry, err error) error {
 	switch {
 	case err != nil:
 		p.failed = append(p.failed, remark(path, "%v", err))
-		return
+		return nil
+	case strings.HasPrefix(d.Name(), exportTemp) && path != ".": // what the user named is meant
+		p.skipped = append(p.skipped, remark(path, "unfinished files of an export"))
+		if d.IsDir() {
+			return fs.SkipDir
+		}
+		return nil
 	case d.IsDir():
-		return
+		return nil
 	case !d.Type().IsRegular():
 		p.skipped = append(p.skipped, remark(path, "%s", special(d.Type())))
-		return
+		return nil
 	}
 	info, err := d.Info()
 	if err != nil {
 		p.failed = append(p.failed, remark(path, "%v", err))
-		return
+		return nil
 	}
 	key := prefix + path
 	if len(key) > kv.MaxKeyBytes {
 		p.refused = append(p.refused, remark(path, "its key would have %d bytes: the limit is %d", len(key), kv.MaxKeyBytes))
-		return
+		return nil
 	}
 	p.files = append(p.files, importFile{path: path, key: key, size: info.Size()})
 	p.bytes += info.Size()
+	return nil
 }
 
 // special says what is no regular file.

@@ -241,3 +241,49 @@ func TestNothingNewerIsRecoveredOrRestored(t *testing.T) {
 		c.nodes[id].stop()
 	}
 }
+
+// TestAClusterThatWasGivenUpAndComesBackServesNobody while the one that took its place does, or the other way round: whoever serves first.
+func TestAClusterThatWasGivenUpAndComesBackServesNobody(t *testing.T) {
+	c := startCluster(t, "n1", "n2", "n3")
+	ctx := within(t, 60*time.Second)
+	if _, err := c.client().Put(ctx, "k", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range c.nodes {
+		m.stop()
+	}
+	if _, err := node.Recover(ctx, c.survivor("n1"), c.store("n1"), false); err != nil {
+		t.Fatal(err)
+	}
+	c.members = nil
+	for _, id := range []raft.NodeID{"n1", "n2", "n3"} {
+		c.start(id)
+	}
+	again(t, "two leaders", func() bool {
+		return c.nodes["n1"].Status().Serving && (c.nodes["n2"].Status().Serving || c.nodes["n3"].Status().Serving)
+	})
+	client := c.client()
+	for i := range 200 {
+		if _, err := client.Put(ctx, "k", fmt.Append(nil, i)); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := client.Get(ctx, "k"); err != nil || string(e.Value) != fmt.Sprint(i) {
+			t.Fatalf("%q (%v) after a put of %d", e.Value, err, i)
+		}
+	}
+	// The other one is there as soon as it can be.
+	first, err := client.Leader(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first == "n1" {
+		c.nodes["n1"].stop()
+	} else {
+		c.nodes["n2"].stop()
+		c.nodes["n3"].stop()
+	}
+	again(t, "the other cluster to serve", func() bool {
+		leader, err := client.Leader(within(t, time.Second))
+		return err == nil && (leader == "n1") != (first == "n1")
+	})
+}

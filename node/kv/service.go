@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
@@ -98,7 +99,17 @@ func (s *Service) run(changes <-chan node.Status) {
 			reader.close()
 		}
 	}()
-	for status := range changes {
+	var status node.Status
+	again := time.NewTimer(0) // to look once more whether another cluster serves under this name
+	defer again.Stop()
+	for open := true; ; {
+		select {
+		case status, open = <-changes:
+		case <-again.C:
+		}
+		if !open {
+			break
+		}
 		if reader == nil && s.node.Conn() != nil {
 			started, err := s.serveReads()
 			if err != nil {
@@ -112,6 +123,14 @@ func (s *Service) run(changes <-chan node.Status) {
 			current = nil
 		}
 		if current == nil && status.Serving && s.node.Conn() != nil {
+			if id, err := s.namesake(context.Background()); id != "" {
+				s.options.Logger.Error("another cluster serves under this name: this one does not serve clients until that one is stopped",
+					"its_cluster_id", id, "cluster_id", status.ClusterID)
+				again.Reset(namesakeAgain)
+				continue
+			} else if err != nil {
+				s.options.Logger.Warn("cannot ask whether another cluster serves under this name", "error", err)
+			}
 			started, err := s.lead(status)
 			if err != nil {
 				s.options.Logger.Error("cannot serve clients", "error", err)
@@ -229,7 +248,14 @@ func (l *server) close() {
 	l.group.Wait()
 }
 
-func (l *server) leader(request micro.Request) { l.respond(request, l.self().MarshalVT) }
+func (l *server) leader(request micro.Request) {
+	b, err := l.self().MarshalVT()
+	if err != nil {
+		l.fail(request, codeUnavailable, err.Error())
+		return
+	}
+	l.reply(request, b, nats.Header{headerClusterID: {l.node.ClusterID().String()}})
+}
 
 func (l *server) self() *kvpb.Leader {
 	return &kvpb.Leader{Node: string(l.node.Config().ID), Term: l.term, MaxCommandBytes: uint64(l.node.MaxCommandBytes())}

@@ -11,12 +11,14 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/pflag"
 
 	"quorate/node"
 	"quorate/node/kv"
 	"quorate/node/raft"
+	"quorate/storage"
 )
 
 // stopTimeout is how long a node may take to stop in good order. It has nothing to lose: what it acknowledged is on disk.
@@ -121,7 +123,7 @@ func checkMemberDir(dir string) error {
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := storage.MakeDir(vfs.Default, dir, 0o700); err != nil {
 			return fmt.Errorf("make the directory of the node: %w", err)
 		}
 		return nil

@@ -53,7 +53,7 @@ func (s *Store) path(name string) string { return s.options.FS.PathJoin(s.dir, n
 
 func (s *Store) openPebble(name string) (*stateDB, error) {
 	dir := s.path(name)
-	if err := storage.MakeDir(s.options.FS, dir); err != nil {
+	if err := storage.MakeDir(s.options.FS, dir, 0o755); err != nil {
 		return nil, err
 	}
 	lock, err := pebble.LockDirectory(dir, s.options.FS) // Pebble's own error does not tell a lock from damage

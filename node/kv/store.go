@@ -99,7 +99,7 @@ func OpenStore(dir string, options StoreOptions) (*Store, error) {
 
 func (s *Store) open() (err error) {
 	fs := s.options.FS
-	if err := storage.MakeDir(fs, s.dir); err != nil {
+	if err := storage.MakeDir(fs, s.dir, 0o755); err != nil {
 		return err
 	}
 	if err := s.checkDirectory(); err != nil {

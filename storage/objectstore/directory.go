@@ -80,7 +80,7 @@ func (d *Directory) make() error {
 	if d.made {
 		return nil
 	}
-	if err := storage.MakeDir(d.files, d.path); err != nil {
+	if err := storage.MakeDir(d.files, d.path, 0o755); err != nil {
 		return err
 	}
 	d.made = true

@@ -27,7 +27,7 @@ var formatKey = []byte("\x00format")
 // claimDirectory makes the directory if it is not there, refuses one with somebody else's files before anything in it is changed, and
 // locks it. It reports whether there is no store yet.
 func claimDirectory(dir string, files vfs.FS) (lock *pebble.Lock, fresh bool, err error) {
-	if err := storage.MakeDir(files, dir); err != nil {
+	if err := storage.MakeDir(files, dir, 0o755); err != nil {
 		return nil, false, err
 	}
 	if fresh, err = checkFiles(dir, files); err != nil {

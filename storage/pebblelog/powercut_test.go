@@ -81,3 +81,18 @@ func testPowerCutBefore(t *testing.T, w *workload, n, survives int) (operations 
 	}
 	return disk.Operations()
 }
+
+// TestADirectoryThatWasThereSurvivesAPowerCut: a process that was killed right after it had made the directory, or an operator who made
+// it, leaves one that is not durable yet.
+func TestADirectoryThatWasThereSurvivesAPowerCut(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	if err := fs.MkdirAll("data/log", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	log := mustOpen(t, "data/log", small(fs))
+	mustWrite(t, log, appendOf(t, 7, 1, 9))
+	after := mustOpen(t, "data/log", small(fs.CrashClone(vfs.CrashCloneCfg{})))
+	if after.Last() != log.Last() {
+		t.Errorf("the log ends at %v after a power cut, %v before", after.Last(), log.Last())
+	}
+}

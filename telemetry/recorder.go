@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,12 +27,13 @@ import (
 // Processors are told of the end of a span only. A Recorder is safe from several goroutines.
 type Recorder struct {
 	resource   *resource.Resource
+	limits     sdktrace.SpanLimits
 	processors []sdktrace.SpanProcessor
 }
 
-// NewRecorder returns a Recorder whose spans are of a resource.
+// NewRecorder returns a Recorder whose spans are of a resource, and keep to the limits of the OTEL_* variables, as those of the SDK do.
 func NewRecorder(of *resource.Resource, processors ...sdktrace.SpanProcessor) *Recorder {
-	return &Recorder{resource: of, processors: slices.Clone(processors)}
+	return &Recorder{resource: of, limits: sdktrace.NewSpanLimits(), processors: slices.Clone(processors)}
 }
 
 // Shutdown shuts the processors down, and blocks until that is done or the context ends.
@@ -42,10 +44,6 @@ func (r *Recorder) Shutdown(ctx context.Context) error {
 	}
 	return errors.Join(errs...)
 }
-
-// maxKept is how many attributes, links and events each a span keeps; the others are counted. It is the default of the OpenTelemetry
-// specification.
-const maxKept = 128
 
 // begin begins a span below a parent, or the root of a trace if that is not valid.
 func (r *Recorder) begin(parent trace.SpanContext, name, goroutine string, at time.Time, options []trace.SpanStartOption) *recorded {
@@ -64,12 +62,13 @@ func (r *Recorder) begin(parent trace.SpanContext, name, goroutine string, at ti
 	if len(options) > 0 {
 		o := trace.NewSpanStartConfig(options...)
 		s.kind = trace.ValidateSpanKind(o.SpanKind())
-		s.attributes = append(make([]attribute.KeyValue, 0, len(o.Attributes())+2), o.Attributes()...)
+		s.attributes = make([]attribute.KeyValue, 0, len(o.Attributes())+2)
+		s.set(o.Attributes()...)
 		for _, link := range o.Links() {
 			s.AddLink(link)
 		}
 	}
-	s.attributes = append(s.attributes, GoroutineKey.String(goroutine))
+	s.set(GoroutineKey.String(goroutine))
 	return s
 }
 
@@ -135,37 +134,107 @@ func (s *recorded) End(options ...trace.SpanEndOption) {
 }
 
 func (s *recorded) SetAttributes(attributes ...attribute.KeyValue) {
-	s.change(func() {
-		for _, a := range attributes {
-			if at := slices.IndexFunc(s.attributes, func(b attribute.KeyValue) bool { return b.Key == a.Key }); at >= 0 {
-				s.attributes[at] = a
-				continue
-			}
-			s.attributes = keep(s.attributes, a, &s.dropped.attributes)
+	s.change(func() { s.set(attributes...) })
+}
+
+// set sets attributes, of which the first ones are kept.
+func (s *recorded) set(attributes ...attribute.KeyValue) {
+	limits := &s.recorder.limits
+	for _, a := range attributes {
+		if limits.AttributeValueLengthLimit >= 0 {
+			a.Value = shortened(a.Value, limits.AttributeValueLengthLimit)
 		}
-	})
+		at := slices.IndexFunc(s.attributes, func(b attribute.KeyValue) bool { return b.Key == a.Key })
+		switch {
+		case at >= 0:
+			s.attributes[at] = a
+		case limits.AttributeCountLimit >= 0 && len(s.attributes) >= limits.AttributeCountLimit:
+			s.dropped.attributes++
+		default:
+			s.attributes = append(s.attributes, a)
+		}
+	}
 }
 
 func (s *recorded) AddLink(link trace.Link) {
+	limits := &s.recorder.limits
+	attributes, dropped := first(link.Attributes, limits.AttributePerLinkCountLimit)
 	s.change(func() {
-		s.links = keep(s.links, sdktrace.Link{SpanContext: link.SpanContext, Attributes: link.Attributes}, &s.dropped.links)
+		s.links = keep(s.links, sdktrace.Link{SpanContext: link.SpanContext, Attributes: attributes, DroppedAttributeCount: dropped}, limits.LinkCountLimit, &s.dropped.links)
 	})
 }
 
 func (s *recorded) AddEvent(name string, options ...trace.EventOption) {
-	o := trace.NewEventConfig(options...)
+	o, limits := trace.NewEventConfig(options...), &s.recorder.limits
+	attributes, dropped := first(o.Attributes(), limits.AttributePerEventCountLimit)
 	s.change(func() {
-		s.events = keep(s.events, sdktrace.Event{Name: name, Attributes: o.Attributes(), Time: o.Timestamp()}, &s.dropped.events)
+		s.events = keep(s.events, sdktrace.Event{Name: name, Attributes: attributes, DroppedAttributeCount: dropped, Time: o.Timestamp()}, limits.EventCountLimit, &s.dropped.events)
 	})
 }
 
-// keep adds one of what a span keeps, or counts that it is dropped.
-func keep[T any](kept []T, one T, dropped *int) []T {
-	if len(kept) >= maxKept {
-		*dropped++
-		return kept
+// keep adds one of what a span keeps, of which the newest stay, and counts what is dropped for it. A limit below zero is none.
+func keep[T any](kept []T, one T, limit int, dropped *int) []T {
+	if limit < 0 || len(kept) < limit {
+		return append(kept, one)
 	}
-	return append(kept, one)
+	*dropped++
+	if limit == 0 {
+		return nil
+	}
+	return append(kept[1:], one)
+}
+
+// first are the first attributes of a link or an event, and how many are dropped. A limit below zero is none.
+func first(attributes []attribute.KeyValue, limit int) (kept []attribute.KeyValue, dropped int) {
+	if limit < 0 || len(attributes) <= limit {
+		return attributes, 0
+	}
+	return attributes[:limit], len(attributes) - limit
+}
+
+// shortened is a value whose texts have so many characters at most.
+func shortened(v attribute.Value, limit int) attribute.Value {
+	switch v.Type() {
+	case attribute.STRING:
+		return attribute.StringValue(cut(v.AsString(), limit))
+	case attribute.BYTESLICE:
+		bytes := v.AsByteSlice()
+		return attribute.ByteSliceValue(bytes[:min(len(bytes), limit)])
+	case attribute.STRINGSLICE:
+		texts := v.AsStringSlice() // a copy, as those below
+		for i := range texts {
+			texts[i] = cut(texts[i], limit)
+		}
+		return attribute.StringSliceValue(texts)
+	case attribute.SLICE:
+		values := v.AsSlice()
+		for i := range values {
+			values[i] = shortened(values[i], limit)
+		}
+		return attribute.SliceValue(values...)
+	case attribute.MAP:
+		values := v.AsMap()
+		for i := range values {
+			values[i].Value = shortened(values[i].Value, limit)
+		}
+		return attribute.MapValue(values...)
+	}
+	return v
+}
+
+// cut cuts a text that is too long after so many characters; what is none does not count, and goes.
+func cut(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	text = strings.ToValidUTF8(text, "")
+	for at := range text {
+		if limit == 0 {
+			return text[:at]
+		}
+		limit--
+	}
+	return text
 }
 
 // RecordError adds the event that the conventions have for errors.

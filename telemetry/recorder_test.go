@@ -20,7 +20,34 @@ import (
 )
 
 // A Recorder's spans are what the OpenTelemetry SDK would make of the same.
-func TestRecorderRecordsWhatTheSDKDoes(t *testing.T) {
+func TestRecorderRecordsWhatTheSDKDoes(t *testing.T) { compareToSDK(t) }
+
+// So they are within the limits that the variables set.
+func TestRecorderKeepsToTheLimitsThatTheSDKDoes(t *testing.T) {
+	for name, limits := range map[string]map[string]string{
+		"short values":              {"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "3"},
+		"short values of spans":     {"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "2", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "5"},
+		"no values":                 {"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "0"},
+		"few attributes":            {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "2"},
+		"few attributes everywhere": {"OTEL_ATTRIBUTE_COUNT_LIMIT": "1"},
+		"few of all": {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "1", "OTEL_SPAN_EVENT_COUNT_LIMIT": "2", "OTEL_SPAN_LINK_COUNT_LIMIT": "1",
+			"OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT": "1", "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT": "1"},
+		"nothing":                {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "0", "OTEL_SPAN_EVENT_COUNT_LIMIT": "0", "OTEL_SPAN_LINK_COUNT_LIMIT": "0"},
+		"empty events and links": {"OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT": "0", "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT": "0"},
+		"no limits": {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "-1", "OTEL_SPAN_EVENT_COUNT_LIMIT": "-1", "OTEL_SPAN_LINK_COUNT_LIMIT": "-1",
+			"OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT": "-1", "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT": "-1", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for variable, value := range limits {
+				t.Setenv(variable, value)
+			}
+			compareToSDK(t)
+		})
+	}
+}
+
+func compareToSDK(t *testing.T) {
+	t.Helper()
 	var none trace.TraceState
 	state, err := none.Insert("key", "value")
 	if err != nil {
@@ -31,6 +58,7 @@ func TestRecorderRecordsWhatTheSDKDoes(t *testing.T) {
 	other := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{3}, SpanID: trace.SpanID{4}})
 	at := time.Unix(1_800_000_000, 12345)
 	later := at.Add(time.Millisecond)
+	two := []attribute.KeyValue{attribute.String("first", "a long value"), attribute.String("second", "another")}
 	attributes := trace.WithAttributes(attribute.String("a", "b"), attribute.Int("n", 1))
 	for name, record := range map[string]func(*telemetry.Telemetry){
 		"over": func(r *telemetry.Telemetry) { r.Record(sampled, "part", "RaftCore", at, later) },
@@ -76,6 +104,22 @@ func TestRecorderRecordsWhatTheSDKDoes(t *testing.T) {
 			}
 			s.End(trace.WithTimestamp(later))
 		},
+		"much of everything": func(r *telemetry.Telemetry) {
+			s := trace.SpanFromContext(r.Begin(sampled, "work", "builder", at, attributes, attributes, trace.WithLinks(trace.Link{SpanContext: other, Attributes: two})).In(t.Context()))
+			for i := range 150 {
+				s.AddEvent(fmt.Sprint("event ", i), trace.WithTimestamp(at), trace.WithAttributes(two...))
+				s.AddLink(trace.Link{SpanContext: sampled.WithSpanID(trace.SpanID{byte(i + 1)}), Attributes: two})
+			}
+			s.End(trace.WithTimestamp(later))
+		},
+		"values of any length": func(r *telemetry.Telemetry) {
+			s := r.Begin(sampled, "call", "worker", at, trace.WithAttributes(
+				attribute.String("a", "wide: 名前の長いスパン"), attribute.String("b", "not \xff\xfe UTF-8"), attribute.String("c", "\ufffd\ufffd\ufffd\ufffd"), attribute.String("d", ""),
+				attribute.StringSlice("e", []string{"a", "long one", ""}), attribute.ByteSlice("f", []byte("bytes")), attribute.Int("g", 123456),
+				attribute.Slice("h", attribute.StringValue("nested"), attribute.Int64Value(1)), attribute.Map("i", two[0], attribute.StringSlice("n", []string{"deep", "down"}))))
+			s.Set(attribute.String("a", "another one"))
+			s.End(later, nil)
+		},
 		"more links than a span keeps": func(r *telemetry.Telemetry) {
 			s := r.Begin(sampled, "call", "worker", at)
 			for range 130 {
@@ -112,6 +156,12 @@ func shown(spans tracetest.SpanStubs) []string {
 			if s.EndTime.Sub(s.Events[i].Time).Abs() > time.Hour { // that of an error is when it was recorded
 				s.Events[i].Time = time.Time{}
 			}
+		}
+		if len(s.Links) == 0 { // the SDK does not tell what it drops of what it keeps none of
+			s.DroppedLinks = 0
+		}
+		if len(s.Events) == 0 {
+			s.DroppedEvents = 0
 		}
 		all = append(all, fmt.Sprint(s.Name, " of ", s.SpanContext.TraceID().IsValid(), s.SpanContext.SpanID().IsValid(), s.SpanContext.TraceFlags(), s.SpanContext.TraceState(),
 			s.SpanContext.IsRemote(), " below ", parent, s.Parent.IsRemote(), s.SpanKind, s.StartTime, s.EndTime, s.Attributes, s.Events, s.Links, s.Status, s.DroppedAttributes > 0, s.DroppedLinks, s.DroppedEvents, s.Resource, s.InstrumentationScope.Name))

@@ -106,7 +106,7 @@ func (a *app) trace(ctx context.Context, flags *clientFlags, operation func(cont
 	if err != nil {
 		return err
 	}
-	// The OTEL_* variables are not asked: a trace that a person asks for is always sampled, and goes to the person.
+	// The OTEL_* variables are not asked, but for limits: a trace that a person asks for is always sampled, and goes to the person.
 	recorder := telemetry.NewRecorder(resource.NewSchemaless(attribute.String("service.name", "quorate-client"), telemetry.ClusterKey.String(l.cluster)),
 		sdktrace.NewSimpleSpanProcessor(exporter))
 	client, err := kv.NewClient(l.conn, l.cluster, kv.WithMessageIDs(), kv.WithTelemetry(telemetry.New(telemetry.Options{Recorder: recorder})))

@@ -3,7 +3,6 @@ package telemetry
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -36,13 +35,13 @@ func NewRecorder(of *resource.Resource, processors ...sdktrace.SpanProcessor) *R
 	return &Recorder{resource: of, limits: sdktrace.NewSpanLimits(), processors: slices.Clone(processors)}
 }
 
-// Shutdown shuts the processors down, and blocks until that is done or the context ends.
+// Shutdown shuts the processors down, all at the same time, and blocks until that is done or the context ends.
 func (r *Recorder) Shutdown(ctx context.Context) error {
-	var errs []error
+	var calls []func(context.Context) error
 	for _, p := range r.processors {
-		errs = append(errs, p.Shutdown(ctx))
+		calls = append(calls, p.Shutdown)
 	}
-	return errors.Join(errs...)
+	return together(ctx, calls...)
 }
 
 // begin begins a span below a parent, or the root of a trace if that is not valid.

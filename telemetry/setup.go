@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/otel/attribute"
@@ -91,37 +92,46 @@ func Setup(ctx context.Context, o SetupOptions) (*Providers, error) {
 	}
 	p := &Providers{Recorder: NewRecorder(res, processors...)}
 	metrics := []sdkmetric.Option{sdkmetric.WithResource(res)}
-	readers := 0
+	ends := []func(context.Context) error{p.Recorder.Shutdown} // of what a failure leaves behind
 	if asked("OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") {
 		reader, err := autoexport.NewMetricReader(ctx)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("telemetry: exporter of metrics (OTEL_METRICS_EXPORTER=%s): %w", os.Getenv("OTEL_METRICS_EXPORTER"), err), p.Recorder.Shutdown(ctx))
+			return nil, errors.Join(fmt.Errorf("telemetry: exporter of metrics (OTEL_METRICS_EXPORTER=%s): %w", os.Getenv("OTEL_METRICS_EXPORTER"), err), together(ctx, ends...))
 		}
 		if !autoexport.IsNoneMetricReader(reader) {
-			metrics = append(metrics, sdkmetric.WithReader(reader))
-			readers++
+			metrics, ends = append(metrics, sdkmetric.WithReader(reader)), append(ends, reader.Shutdown)
 		}
 	}
 	if o.Registerer != nil {
 		reader, err := prometheus.New(prometheus.WithRegisterer(o.Registerer))
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("telemetry: metrics for Prometheus: %w", err), p.Recorder.Shutdown(ctx))
+			return nil, errors.Join(fmt.Errorf("telemetry: metrics for Prometheus: %w", err), together(ctx, ends...))
 		}
 		metrics = append(metrics, sdkmetric.WithReader(reader))
-		readers++
 	}
 	p.Meter = sdkmetric.NewMeterProvider(metrics...)
 	options := Options{Recorder: p.Recorder, NoRoots: ratio == 0, RootRatio: ratio, Logger: o.Logger}
-	if readers > 0 {
+	if len(metrics) > 1 { // a reader, beside the resource
 		options.MeterProvider = p.Meter
 	}
 	p.Telemetry = New(options)
 	return p, nil
 }
 
-// Shutdown exports what is left and ends the exporters. It blocks until that is done or the context ends.
+// Shutdown exports what is left and ends the exporters, all at the same time. It blocks until that is done or the context ends.
 func (p *Providers) Shutdown(ctx context.Context) error {
-	return errors.Join(p.Recorder.Shutdown(ctx), p.Meter.Shutdown(ctx))
+	return together(ctx, p.Recorder.Shutdown, p.Meter.Shutdown)
+}
+
+// together calls all at the same time, so that one which hangs leaves the others the time that the context has. It returns when all have.
+func together(ctx context.Context, calls ...func(context.Context) error) error {
+	errs := make([]error, len(calls))
+	var group sync.WaitGroup
+	for i, call := range calls {
+		group.Go(func() { errs[i] = call(ctx) })
+	}
+	group.Wait()
+	return errors.Join(errs...)
 }
 
 func (o *SetupOptions) resource(ctx context.Context) (*resource.Resource, error) {

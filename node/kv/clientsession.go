@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"quorate/node/kv/kvpb"
+	"quorate/node/sessions"
 )
 
 // sessionIdle is how long a client's session lives without a write.
@@ -23,12 +24,18 @@ type clientSession struct {
 
 	registering sync.Mutex // held by the one that registers
 
-	mu   sync.Mutex // guards all below
-	id   uint64
-	next uint64
-	// open are the numbers without an answer.
-	open map[uint64]bool
+	mu sync.Mutex // guards all below
+	id uint64
+	// next number; open are those without an answer, low is the lowest of them, or next if there is none.
+	next, low uint64
+	open      map[uint64]bool
+	// moved is closed when low moves or the session is forgotten, if somebody waits for that.
+	moved chan struct{}
 }
+
+// sessionWindow is how far the numbers go ahead of the lowest one without an answer: what the cluster has to keep is then never more than twice that,
+// and it refuses nothing.
+const sessionWindow = sessions.MaxResults / 2
 
 // number is a message's place in a session, or its random id. The zero number is that of a message without either.
 type number struct {
@@ -46,7 +53,8 @@ func (n number) again() bool {
 	return n.session != 0 || n.id != "" && time.Now().Before(n.until)
 }
 
-// take gives out the next number of the session, and registers one if there is none. It is answered by done.
+// take gives out the next number of the session, and registers one if there is none. It is answered by done. While the lowest open number is far
+// behind, it waits for that.
 func (s *clientSession) take(ctx context.Context, c *Client) (number, error) {
 	switch {
 	case s.off:
@@ -54,48 +62,83 @@ func (s *clientSession) take(ctx context.Context, c *Client) (number, error) {
 	case s.ids:
 		return number{id: nuid.Next(), until: time.Now().Add(idPatience)}, nil
 	}
-	if n, ok := s.number(); ok {
-		return n, nil
+	for {
+		n, moved := s.number()
+		switch {
+		case n.session != 0:
+			return n, nil
+		case moved == nil:
+			if err := s.register(ctx, c); err != nil {
+				return number{}, err
+			}
+			continue
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return number{}, unavailable(ctx.Err())
+		}
 	}
+}
+
+// number gives out a number, or says for what to wait; neither: there is no session.
+func (s *clientSession) number() (n number, moved <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.id == 0:
+		return number{}, nil
+	case s.next-s.low >= sessionWindow:
+		if s.moved == nil {
+			s.moved = make(chan struct{})
+		}
+		return number{}, s.moved
+	}
+	n = number{session: s.id, sequence: s.next, lowWater: s.low}
+	s.next++
+	s.open[n.sequence] = true
+	return n, nil
+}
+
+// register registers a session, unless another caller has done so.
+func (s *clientSession) register(ctx context.Context, c *Client) error {
 	s.registering.Lock()
 	defer s.registering.Unlock()
-	if n, ok := s.number(); ok {
-		return n, nil
+	if s.registered() {
+		return nil
 	}
 	var response kvpb.SessionResponse
 	request := kvpb.SessionRequest{Version: commandVersion, IdleNs: int64(sessionIdle)}
 	if err := c.ask(ctx, "kv.session", request.MarshalVT, response.UnmarshalVT); err != nil {
-		return number{}, err
+		return err
 	}
-	s.mu.Lock()
-	s.id, s.next, s.open = response.Session, 1, map[uint64]bool{}
-	s.mu.Unlock()
-	n, _ := s.number()
-	return n, nil
-}
-
-func (s *clientSession) number() (number, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.id == 0 {
-		return number{}, false
-	}
-	n := number{session: s.id, sequence: s.next, lowWater: s.next}
-	s.next++
-	for open := range s.open {
-		n.lowWater = min(n.lowWater, open)
-	}
-	s.open[n.sequence] = true
-	return n, true
+	s.id, s.next, s.low, s.open = response.Session, 1, 1, map[uint64]bool{}
+	return nil
+}
+
+func (s *clientSession) registered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id != 0
 }
 
 // done tells that a message will not be sent again.
 func (s *clientSession) done(n number) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n.session == s.id {
-		delete(s.open, n.sequence)
+	if n.session != s.id {
+		return
 	}
+	delete(s.open, n.sequence)
+	if s.low != n.sequence {
+		return
+	}
+	for s.low < s.next && !s.open[s.low] {
+		s.low++
+	}
+	s.wake()
 }
 
 // forget drops a session that the cluster does not know any more.
@@ -104,6 +147,15 @@ func (s *clientSession) forget(n number) {
 	defer s.mu.Unlock()
 	if n.session == s.id {
 		s.id = 0
+		s.wake()
+	}
+}
+
+// wake wakes those who wait for low. mu must be held.
+func (s *clientSession) wake() {
+	if s.moved != nil {
+		close(s.moved)
+		s.moved = nil
 	}
 }
 

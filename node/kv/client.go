@@ -261,9 +261,12 @@ func (c *Client) History(ctx context.Context) (revisions uint64, err error) {
 
 // SetHistory sets how many revisions of history the cluster keeps, at least 1. Those that are given up do not come back when it is more again.
 // It should be some times the nodes' SnapshotEntries: where history since the last snapshot is gone, a whole one is needed.
+//
+// Errors: ErrUnavailable: nothing was changed; ErrUnknownOutcome: it was sent, and the context ended before a leader answered that it is done. It can
+// be set again: twice is the same as once.
 func (c *Client) SetHistory(ctx context.Context, revisions uint64) error {
 	text := func() ([]byte, error) { return strconv.AppendUint(nil, revisions, 10), nil }
-	if err := c.ask(ctx, "kv.history", text, func([]byte) error { return nil }); err != nil { // twice is the same as once
+	if err := c.repeat(ctx, true, "kv.history", text, func([]byte) error { return nil }); err != nil {
 		return fmt.Errorf("set the history: %w", err)
 	}
 	return nil

@@ -1,6 +1,8 @@
 package kv_test
 
 import (
+	"context"
+	"errors"
 	"math"
 	"testing"
 	"time"
@@ -79,4 +81,26 @@ func TestHistoryIsASettingOfTheCluster(t *testing.T) {
 		}
 	}
 	check()
+}
+
+// TestSettingTheHistoryWithoutAnAnswerIsAnUnknownOutcome: it may have been done.
+func TestSettingTheHistoryWithoutAnAnswerIsAnUnknownOutcome(t *testing.T) {
+	set := make(chan struct{}, 1)
+	c := startCluster(t)
+	conn := c.connect()
+	c.play(map[string]func() ([]byte, error){"leader": played().MarshalVT})
+	if _, err := conn.Subscribe("quorate.test.kv.history", taker(set)); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(within(t, 20*time.Second))
+	go func() { <-set; cancel() }()
+	if err := c.client().SetHistory(ctx, 1); !errors.Is(err, kv.ErrUnknownOutcome) || errors.Is(err, kv.ErrUnavailable) {
+		t.Error(err)
+	}
+	if err := startCluster(t).client().SetHistory(within(t, 100*time.Millisecond), 1); !errors.Is(err, kv.ErrUnavailable) {
+		t.Errorf("without a leader: %v", err)
+	}
 }

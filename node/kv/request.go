@@ -248,22 +248,31 @@ func (c *Client) askTraced(ctx context.Context, name, op string, encode func() (
 
 // ask sends a request that may be repeated, until it is answered or the context ends. traced, if it is given, has the span that goes along.
 func (c *Client) ask(ctx context.Context, op string, encode func() ([]byte, error), decode func([]byte) error, traced ...*operation) error {
+	return c.repeat(ctx, false, op, encode, decode, traced...)
+}
+
+// repeat is ask. If the request changes something, and somebody may have got it, its outcome is unknown when the context ends.
+func (c *Client) repeat(ctx context.Context, changes bool, op string, encode func() ([]byte, error), decode func([]byte) error, traced ...*operation) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
 	wait := retries()
+	ended := unavailable
 	var last error
 	for {
 		err := c.once(ctx, traced, true, op, encode, decode)
 		if err == nil || isFinal(err) {
 			return err
 		}
+		if changes && !errors.Is(err, ErrUnavailable) {
+			ended = unknown
+		}
 		if ctx.Err() == nil {
 			last = err
 		}
 		pause(ctx, wait.NextBackOff())
 		if ctx.Err() != nil {
-			return unavailable(why(ctx.Err(), last))
+			return ended(why(ctx.Err(), last))
 		}
 	}
 }

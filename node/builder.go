@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -48,6 +49,8 @@ const maxLayers = 8
 // builder builds one snapshot and ends. It reads a view of the state machine, which RaftCore took, and never the state machine itself.
 type builder struct {
 	cluster raft.ClusterID
+	// maxEntryBytes is the largest command that the cluster takes.
+	maxEntryBytes uint64
 	// shared, when not nil, gets the snapshot; local, when not nil, gets it before that.
 	shared objectstore.Blobs
 	// held, when not nil, gets it in place of shared while there is no JetStream.
@@ -91,7 +94,7 @@ func (c *raftCore) build(ctx context.Context) {
 		return
 	}
 	b := &builder{
-		cluster: c.genesis.ClusterID(), view: view, base: s.manifest, whole: s.whole, rate: c.cfg.SnapshotRate, telemetry: c.cfg.Telemetry, metrics: c.metrics,
+		cluster: c.genesis.ClusterID(), maxEntryBytes: min(c.genesis.MaxEntryBytes, math.MaxInt32), view: view, base: s.manifest, whole: s.whole, rate: c.cfg.SnapshotRate, telemetry: c.cfg.Telemetry, metrics: c.metrics,
 		meta: storage.SnapshotMeta{
 			Last: c.applied, Membership: c.appliedMembership.Membership, MembershipID: c.appliedMembership.ID, System: c.systemRecords(),
 		},
@@ -305,7 +308,7 @@ func worthDelta(base *objectstore.Manifest) bool {
 func (b *builder) upload(ctx context.Context, blobs objectstore.Blobs, keep []objectstore.Layer, since raft.LogID, write func(io.Writer) error) (ref storage.SnapshotRef, m *objectstore.Manifest, stats objectstore.Stats, err error) {
 	ctx, span := traceWork(ctx, b.telemetry, "raft.snapshot.upload", onBuilder)
 	defer func() { endSnapshot(span, b.meta.Last.Index, err) }()
-	options := objectstore.UploadOptions{Retry: objectstore.Retry{Patience: storePatience}}
+	options := objectstore.UploadOptions{Retry: objectstore.Retry{Patience: storePatience}, MaxEntryBytes: b.maxEntryBytes}
 	if b.whole {
 		options.Resend = func(objectstore.Digest) bool { return true }
 	}

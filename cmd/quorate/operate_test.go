@@ -191,6 +191,71 @@ func TestSnapshotsAreTakenSavedAndRestored(t *testing.T) {
 	}
 }
 
+// The largest entry is that of the cluster which the snapshot is of: what is in the state can be written again, and nodes join over the same
+// NATS server.
+func TestRestoredClusterTakesEntriesAsLargeAsBefore(t *testing.T) {
+	for _, payload := range []int{256 << 10, 8 << 20} {
+		t.Run(fmt.Sprint(payload), func(t *testing.T) {
+			c := startOperatedOn(t, embednats.Options{Host: "127.0.0.1", Port: -1, JetStream: true, Dir: t.TempDir(), MaxPayload: payload})
+			source, backup := t.TempDir(), filepath.Join(t.TempDir(), "backup")
+			write(t, filepath.Join(source, "big"), strings.Repeat("x", payload/2))
+			c.must("import", source, "--timeout", "20s")
+			c.must("snapshot", "save", backup, "--timeout", "50s")
+			for _, p := range c.nodes {
+				p.stop()
+			}
+			restore := func(id string, args ...string) (uint64, string) {
+				t.Helper()
+				status, out, errs := quorate(t, nil, append([]string{"snapshot", "restore", "--cluster", "c", "--id", id, "--dir", filepath.Join(c.dir, id), "--output", "json"}, args...)...)
+				if status != statusDone {
+					t.Fatalf("restore: exit status %d\n%s%s", status, out, errs)
+				}
+				return readJSON[shownRecovery](t, out).MaxEntryBytes, errs
+			}
+			for id, from := range map[string][]string{"file": {"--file", backup}, "bucket": {"--nats", c.url}} {
+				if limit, errs := restore(id, from...); limit != uint64(payload-entryEnvelope) || errs != "" {
+					t.Errorf("%s: largest entry of %d bytes\n%s", id, limit, errs)
+				}
+				if limit, errs := restore(id+"-small", append(from, "--max-entry-bytes", "64KiB")...); limit != 64<<10 || !strings.Contains(errs, "too large to be written again") {
+					t.Errorf("%s: largest entry of %d bytes\n%s", id, limit, errs)
+				}
+			}
+			if limit, errs := restore("large", "--nats", c.url, "--max-entry-bytes", "32MiB"); limit != 32<<20 || !strings.Contains(errs, "max_payload") {
+				t.Errorf("largest entry of %d bytes\n%s", limit, errs)
+			}
+			c.serve("file")
+			c.serve("joins", "--join")
+			c.must("leader", "--wait", "--timeout", "50s")
+			c.must("import", source, "--timeout", "20s")
+			c.nodes["joins"].waitFor("waiting to be added")
+			c.must("member", "add", "joins", "--timeout", "50s")
+		})
+	}
+}
+
+func TestLargestEntryOfARestoredCluster(t *testing.T) {
+	for _, c := range []struct {
+		wanted, had uint64
+		room        int64
+		want        uint64
+		says        string
+	}{
+		{0, 500, 0, 500, ""},
+		{0, 500, 500 + entryEnvelope, 500, ""},
+		{0, 500, 500 + entryEnvelope - 1, 500, "max_payload"},
+		{600, 500, 0, 600, ""},
+		{400, 500, 0, 400, "too large to be written again"},
+		{0, 0, 0, defaultMaxEntryBytes, "does not say"},
+		{0, 0, 64 << 10, 60 << 10, "does not say"},
+		{700, 0, 64 << 10, 700, ""},
+	} {
+		var errs bytes.Buffer
+		if got := (&app{stderr: &errs}).maxEntryBytes(c.wanted, c.had, c.room); got != c.want || (c.says == "") != (errs.Len() == 0) || !strings.Contains(errs.String(), c.says) {
+			t.Errorf("%+v: %d\n%s", c, got, errs.String())
+		}
+	}
+}
+
 // Without JetStream a snapshot stays with the node that built it. It is listed there, and saved from there, and what an earlier save has read is
 // not read again.
 func TestSnapshotsWithoutJetStreamAreListedSavedAndRestored(t *testing.T) {

@@ -63,6 +63,8 @@ type shownRecovery struct {
 	Begin      uint64 `json:"log_begins_after"`
 	Discard    bool   `json:"log_discarded,omitempty"` // see node.Recovery
 	Done       bool   `json:"done"`
+	// MaxEntryBytes is set by a restore, which chooses it.
+	MaxEntryBytes uint64 `json:"max_entry_bytes,omitempty"`
 }
 
 func showRecovery(r node.Recovery, done bool) shownRecovery {

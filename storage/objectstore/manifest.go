@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"quorate/node/raft"
@@ -40,6 +41,8 @@ type Manifest struct {
 	Meta    storage.SnapshotMeta
 	// Layers follow each other: each one's Since is the Upto of the one before, the first's is zero, the last's Upto is Meta.Last.
 	Layers []Layer
+	// MaxEntryBytes is the largest command that the cluster takes, for one that begins with its state. Zero: an older version did not write it.
+	MaxEntryBytes uint64
 }
 
 // Layer is a stream of the state machine's: its whole state, or what changed since an earlier one.
@@ -132,6 +135,7 @@ func EncodeManifest(m *Manifest) ([]byte, error) {
 		Format: manifestFormat, Cluster: m.Cluster[:], Last: encodeLogID(m.Meta.Last),
 		Membership: membership, MembershipId: encodeLogID(m.Meta.MembershipID),
 		System: make([]*pb.SystemRecord, 0, len(m.Meta.System)), Layers: make([]*pb.Layer, 0, len(m.Layers)),
+		MaxEntryBytes: m.MaxEntryBytes,
 	}
 	for _, r := range m.Meta.System {
 		out.System = append(out.System, &pb.SystemRecord{Key: r.Key, Value: r.Value})
@@ -180,7 +184,7 @@ func decodeManifest(b []byte) (*Manifest, error) {
 	case in.Format > manifestFormat:
 		return nil, fmt.Errorf("format %d is not known here: %w", in.Format, storage.ErrNewer)
 	}
-	m := &Manifest{Meta: storage.SnapshotMeta{Last: decodeLogID(in.Last), MembershipID: decodeLogID(in.MembershipId)}}
+	m := &Manifest{Meta: storage.SnapshotMeta{Last: decodeLogID(in.Last), MembershipID: decodeLogID(in.MembershipId)}, MaxEntryBytes: in.MaxEntryBytes}
 	if copy(m.Cluster[:], in.Cluster) != len(m.Cluster) || len(in.Cluster) != len(m.Cluster) {
 		return nil, fmt.Errorf("a cluster id of %d bytes", len(in.Cluster))
 	}
@@ -214,6 +218,9 @@ func (m *Manifest) check() error {
 	}
 	if err := checkLogID(m.Meta.MembershipID); err != nil || m.Meta.MembershipID.Index > m.Meta.Last.Index {
 		return fmt.Errorf("the membership's log id %v is out of bounds", m.Meta.MembershipID)
+	}
+	if m.MaxEntryBytes > math.MaxInt32 {
+		return fmt.Errorf("a largest entry of %d bytes", m.MaxEntryBytes)
 	}
 	for _, r := range m.Meta.System {
 		if r.Key == "" || len(r.Key) > maxSystemKey {

@@ -3,9 +3,12 @@ package objectstore
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"reflect"
+	"slices"
 	"testing"
 
 	"quorate/node/raft"
@@ -16,7 +19,7 @@ import (
 func testManifest() *Manifest {
 	p := []Part{{Digest: Digest{1}, Raw: 10, Stored: 5, Content: 9}, {Digest: Digest{2}, Raw: 7, Stored: 8}}
 	return &Manifest{
-		Cluster: clusterA, Meta: testMeta(20),
+		Cluster: clusterA, Meta: testMeta(20), MaxEntryBytes: 1 << 20,
 		Layers: []Layer{
 			{Upto: raft.LogID{Term: 2, Index: 10}, Raw: 27, Parts: []Part{p[0], p[1], p[0]}},
 			{Since: raft.LogID{Term: 2, Index: 10}, Upto: raft.LogID{Term: 3, Index: 20}, Raw: 7, Parts: p[1:]},
@@ -26,13 +29,16 @@ func testManifest() *Manifest {
 
 func TestManifestRoundTrip(t *testing.T) {
 	m := testManifest()
-	encoded, err := EncodeManifest(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := DecodeManifest(encoded)
-	if err != nil || !reflect.DeepEqual(got, m) {
-		t.Fatalf("got %+v, %v", got, err)
+	for _, limit := range []uint64{math.MaxInt32, 0} { // older versions wrote none
+		m.MaxEntryBytes = limit
+		encoded, err := EncodeManifest(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := DecodeManifest(encoded)
+		if err != nil || !reflect.DeepEqual(got, m) {
+			t.Fatalf("got %+v, %v", got, err)
+		}
 	}
 	if m.Bytes() != 34 || len(m.Unique()) != 2 {
 		t.Fatalf("%d bytes, %d parts", m.Bytes(), len(m.Unique()))
@@ -53,6 +59,7 @@ func TestManifestIsChecked(t *testing.T) {
 		"empty part":       func(m *Manifest) { m.Layers[0].Parts[0].Raw = 0 },
 		"huge part":        func(m *Manifest) { m.Layers[0].Parts[0].Stored = 1 << 40 },
 		"two descriptions": func(m *Manifest) { m.Layers[0].Parts[2].Content++ },
+		"huge entries":     func(m *Manifest) { m.MaxEntryBytes = math.MaxInt32 + 1 },
 		"nameless record":  func(m *Manifest) { m.Meta.System[0].Key = "" },
 	} {
 		m := testManifest()
@@ -69,6 +76,12 @@ func FuzzDecodeManifest(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(encoded)
+	f.Add(binary.AppendUvarint(append(slices.Clone(encoded), 8<<3), math.MaxUint64)) // the last max_entry_bytes counts
+	older := testManifest()
+	older.MaxEntryBytes = 0
+	if encoded, err := EncodeManifest(older); err == nil {
+		f.Add(encoded)
+	}
 	f.Add(encoded[:len(encoded)/2])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -27,6 +27,8 @@ type UploadOptions struct {
 	Retry    Retry
 	// Resend, if set, says which parts are sent although they seem to be there: somebody found them damaged.
 	Resend func(Digest) bool
+	// MaxEntryBytes goes into the manifest.
+	MaxEntryBytes uint64
 }
 
 // Stats say what an upload did.
@@ -307,7 +309,7 @@ func (u *Upload) commit(ctx context.Context, meta storage.SnapshotMeta) (storage
 			u.layers[i].Upto = upto
 		}
 	}
-	manifest := &Manifest{Cluster: u.cluster, Meta: meta, Layers: u.layers}
+	manifest := &Manifest{Cluster: u.cluster, Meta: meta, Layers: u.layers, MaxEntryBytes: u.options.MaxEntryBytes}
 	encoded, err := EncodeManifest(manifest)
 	if err != nil {
 		return storage.SnapshotRef{}, err

@@ -34,7 +34,9 @@ type Manifest struct {
 	MembershipId *LogID          `protobuf:"bytes,5,opt,name=membership_id,json=membershipId,proto3" json:"membership_id,omitempty"`
 	System       []*SystemRecord `protobuf:"bytes,6,rep,name=system,proto3" json:"system,omitempty"`
 	// In the order in which they are applied.
-	Layers        []*Layer `protobuf:"bytes,7,rep,name=layers,proto3" json:"layers,omitempty"`
+	Layers []*Layer `protobuf:"bytes,7,rep,name=layers,proto3" json:"layers,omitempty"`
+	// The largest command that the cluster takes. Zero: not known, written before this field was.
+	MaxEntryBytes uint64 `protobuf:"varint,8,opt,name=max_entry_bytes,json=maxEntryBytes,proto3" json:"max_entry_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -116,6 +118,13 @@ func (x *Manifest) GetLayers() []*Layer {
 		return x.Layers
 	}
 	return nil
+}
+
+func (x *Manifest) GetMaxEntryBytes() uint64 {
+	if x != nil {
+		return x.MaxEntryBytes
+	}
+	return 0
 }
 
 type LogID struct {
@@ -365,7 +374,7 @@ var File_manifest_proto protoreflect.FileDescriptor
 
 const file_manifest_proto_rawDesc = "" +
 	"\n" +
-	"\x0emanifest.proto\x12\x16quorate.objectstore.v1\"\xc8\x02\n" +
+	"\x0emanifest.proto\x12\x16quorate.objectstore.v1\"\xf0\x02\n" +
 	"\bManifest\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\fR\acluster\x121\n" +
@@ -375,7 +384,8 @@ const file_manifest_proto_rawDesc = "" +
 	"membership\x12B\n" +
 	"\rmembership_id\x18\x05 \x01(\v2\x1d.quorate.objectstore.v1.LogIDR\fmembershipId\x12<\n" +
 	"\x06system\x18\x06 \x03(\v2$.quorate.objectstore.v1.SystemRecordR\x06system\x125\n" +
-	"\x06layers\x18\a \x03(\v2\x1d.quorate.objectstore.v1.LayerR\x06layers\"1\n" +
+	"\x06layers\x18\a \x03(\v2\x1d.quorate.objectstore.v1.LayerR\x06layers\x12&\n" +
+	"\x0fmax_entry_bytes\x18\b \x01(\x04R\rmaxEntryBytes\"1\n" +
 	"\x05LogID\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\"6\n" +

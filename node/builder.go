@@ -81,6 +81,9 @@ func (c *raftCore) build(ctx context.Context) {
 	result := &built{traced: context.Background(), waiting: s.waiting, index: c.applied.Index, bytes: s.appendedBytes}
 	result.wanted, result.whole = s.wanted, s.whole
 	s.waiting, s.wanted = nil, false
+	if s.newest != c.engine.Snapshot() { // of an earlier leadership: what is there now is looked up
+		s.newest, s.manifest = storage.SnapshotRef{}, nil
+	}
 	if s.newest.Last == c.applied && !s.whole { // nothing was applied since
 		c.answerBuild(result.waiting, s.newest, nil)
 		c.engine.SetSnapshot(s.newest)

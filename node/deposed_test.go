@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -115,5 +116,52 @@ func TestADeposedLeaderDeletesNothing(t *testing.T) {
 				t.Errorf("%s leads since the last build of %s began, which has deleted %q", next, old, after)
 			}
 		})
+	}
+}
+
+// A leader that comes back offers what is there now, not what it built in an earlier leadership and others have removed since.
+func TestALeaderThatComesBackKnowsTheNewestSnapshot(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	log, shared := &said{}, objectstore.NewDirectory(vfs.NewMem(), "/shared")
+	c.overMemory(func(cfg *node.Config) {
+		cfg.SnapshotEntries, cfg.KeepEntries, cfg.Snapshots = 1<<40, 100, shared
+		cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	})
+	c.start(c.members...)
+	want := c.fill(nil, 200)
+	leads := func(id raft.NodeID) {
+		t.Helper()
+		if leader := c.leader(); leader != c.nodes[id] {
+			if err := leader.TransferLeadership(within(t, 20*time.Second), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := c.nodes[id].Wait(within(t, 20*time.Second), func(s node.Status) bool { return s.Serving }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	snapshot := func(id raft.NodeID) {
+		t.Helper()
+		want = c.fill(want, 10)
+		if _, err := c.nodes[id].Snapshot(within(t, 20*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leads("n1")
+	snapshot("n1")
+	leads("n2")
+	for range 3 {
+		snapshot("n2")
+	}
+	leads("n1")
+	want = c.fill(want, 20)
+	c.purged("n1", 50)
+	c.join("n4")
+	if _, err := c.nodes["n1"].AddLearner(within(t, 30*time.Second), "n4"); err != nil {
+		t.Fatal(err)
+	}
+	c.holds("n4", want)
+	if log.has("is damaged in the object store") {
+		t.Error("nothing was damaged, but all was built and sent again")
 	}
 }

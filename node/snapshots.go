@@ -26,7 +26,7 @@ type snapshots struct {
 	// held is where this node keeps snapshots for others while there is no JetStream; conn is how they are asked for. nil if there is none.
 	held *objectstore.Directory
 	conn *nats.Conn
-	// newest complete one in shared that this node knows of, with what a next one can build on.
+	// newest complete one in shared that this node knows of, with what a next one can build on. Of no use when the engine has forgotten it.
 	newest   storage.SnapshotRef
 	manifest *objectstore.Manifest
 	// localLast is the newest complete one in local, for a state machine in memory.

@@ -47,7 +47,7 @@ type Engine struct {
 	// gated answers wait for disk.
 	gated []gated
 
-	// snapshot is the newest complete one that this node can offer; snapshotKnown that of the whole cluster, as far as it was told.
+	// snapshot is the newest complete one that this node can offer, as far as it found out in its present leadership; snapshotKnown that of the whole cluster, as far as it was told.
 	snapshot      SnapshotRef
 	snapshotKnown LogID
 	installing    *installing

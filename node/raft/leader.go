@@ -111,6 +111,7 @@ func (e *Engine) becomeLeader() {
 	e.following.gone, e.following.tries = false, 0
 	e.following.neededBy = LogID{}
 	e.refuseHeld()
+	e.snapshot = SnapshotRef{} // of an earlier leadership: others may have replaced it since, and deleted it
 	l := &leading{
 		term:    e.vote.Term,
 		start:   LogID{Term: e.vote.Term, Index: e.log.last.Index + 1},

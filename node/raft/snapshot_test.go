@@ -117,6 +117,29 @@ func TestPurgeFloorKeepsWhatTargetsNeed(t *testing.T) {
 	}
 }
 
+// What it offered in an earlier leadership, others may have replaced and deleted since. What may be purged stays as it was: the newest snapshot is
+// still somewhere.
+func TestALeaderThatComesBackOffersNoSnapshotOfThePast(t *testing.T) {
+	b := serving(t, voters(3))
+	b.propose(10)
+	b.answered(11, 2, 3)
+	term := b.e.Vote().Term
+	b.e.SetSnapshot(ref(term, 8))
+	b.request(&AppendRequest{Term: term + 1, Leader: member(2), Prev: LogID{Term: term, Index: 11}, Commit: 11, Snapshot: LogID{Term: term, Index: 10}})
+	b.wantRole(Follower)
+	b.lead(2, 3)
+	if b.e.Snapshot() != (SnapshotRef{}) || b.e.Replication()[0].Snapshot != (SnapshotRef{}) {
+		t.Errorf("it offers %v, and n2 told it of one of 10", b.e.Snapshot().Last)
+	}
+	if known, floor := b.e.SnapshotKnown().Index, b.e.PurgeFloor(); known != 10 || floor != 10 {
+		t.Errorf("it knows of a snapshot of %d, and purges up to %d", known, floor)
+	}
+	b.e.SetSnapshot(ref(term, 9)) // the newest that is there, whatever was said
+	if b.e.Replication()[0].Snapshot != ref(term, 9) {
+		t.Errorf("it offers %v", b.e.Snapshot().Last)
+	}
+}
+
 func TestReplicatorOffersASnapshotInPlaceOfWhatIsPurged(t *testing.T) {
 	f := newFollow(t, terms{1, 1, 1, 1, 1, 1})
 	probe := f.next(false)

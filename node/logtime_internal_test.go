@@ -233,3 +233,35 @@ func TestAProposalThatComesWithATransferIsNotSentToItsOwnNode(t *testing.T) {
 		t.Errorf("proposed at %s: %v", leader.cfg.ID, err)
 	}
 }
+
+// TestLogTimeDoesNotGoBackAfterARecovery: the same as after a purge, when a survivor begins a new cluster.
+func TestLogTimeDoesNotGoBackAfterARecovery(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	dir, blobs, sm := t.TempDir(), t.TempDir(), &timesMachine{system: map[string][]byte{}}
+	n := startAlone(t, dir, blobs, sm)
+	// The clock of the leader was ahead of the survivor's.
+	if _, err := inCore(ctx, n, func(c *raftCore) (struct{}, error) {
+		c.lastTime = time.Now().Add(time.Hour).UnixNano()
+		return struct{}{}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Propose(ctx, []byte("a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Recover(ctx, Survivor{Cluster: "test", ID: "n1", Dir: dir, Logger: slog.New(slog.DiscardHandler)}, sm, false); err != nil {
+		t.Fatal(err)
+	}
+	n = startAlone(t, dir, blobs, sm)
+	r, err := n.Propose(ctx, []byte("b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if passed, err := time.ParseDuration(string(r.Value)); err != nil || passed < 0 {
+		t.Fatalf("the log time of a command is %s after that of the one before (%v)", r.Value, err)
+	}
+}

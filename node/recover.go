@@ -110,6 +110,9 @@ func Recover(ctx context.Context, s Survivor, sm DurableStateMachine, dry bool) 
 			return r, err
 		}
 	}
+	if err := core.noteLogTime(); err != nil {
+		return r, err
+	}
 	if err := sm.Sync(ctx); err != nil {
 		return r, fmt.Errorf("state machine: %w", err)
 	}
@@ -147,7 +150,7 @@ func offlineCore(cfg Config, log storage.LogStore, sm DurableStateMachine, appli
 	if err != nil {
 		return nil, err
 	}
-	c := &raftCore{cfg: cfg, log: log, sm: sm, sessions: table, applied: applied.Last}
+	c := &raftCore{cfg: cfg, log: log, sm: sm, sessions: table, applied: applied.Last, appliedTime: logTime(applied.System)}
 	for _, record := range applied.System {
 		if record.Key == membershipRecord {
 			if c.appliedMembership, err = decodeMembershipRecord(record); err != nil {
@@ -194,13 +197,27 @@ func (c *raftCore) checkEntries(entries []raft.Entry) error {
 	return nil
 }
 
-// begin puts the state where the new log begins.
+// noteLogTime takes the log time from the log's last entry, which may have been applied before.
+func (c *raftCore) noteLogTime() error {
+	last := c.log.Last().Index
+	if last == c.log.Purged().Index {
+		return nil
+	}
+	entries, err := c.log.Entries(nil, last, last+1, 1)
+	if err != nil {
+		return fmt.Errorf("read the log's last entry: %w", err)
+	}
+	c.appliedTime = max(c.appliedTime, entries[0].Time)
+	return nil
+}
+
+// begin puts the state where the new log begins. Time goes on from where it was: commands and sessions go by it.
 func (c *raftCore) begin(ctx context.Context, sm DurableStateMachine, at raft.MembershipAt) error {
 	record, err := encodeMembershipRecord(at)
 	if err != nil {
 		return err
 	}
-	if _, err := applySafely(sm, Batch{Last: at.ID, System: []SystemRecord{record}}); err != nil {
+	if _, err := applySafely(sm, Batch{Last: at.ID, System: []SystemRecord{record, encodeTimeRecord(c.appliedTime)}}); err != nil {
 		return fmt.Errorf("state machine: %w", err)
 	}
 	if err := sm.Sync(ctx); err != nil {

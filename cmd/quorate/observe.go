@@ -108,10 +108,13 @@ func (o *observation) end(ctx context.Context) {
 	err := o.server.close(ctx)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, p := range o.providers {
-		err = errors.Join(err, p.Shutdown(ctx))
+	errs := make([]error, len(o.providers))
+	var group sync.WaitGroup
+	for i, p := range o.providers { // at the same time: one that hangs leaves the others theirs
+		group.Go(func() { errs[i] = p.Shutdown(ctx) })
 	}
-	if err != nil {
+	group.Wait()
+	if err := errors.Join(err, errors.Join(errs...)); err != nil {
 		o.logger.Warn("not all telemetry was exported", "error", err)
 	}
 }

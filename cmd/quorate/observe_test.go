@@ -1,12 +1,18 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"go.opentelemetry.io/otel/attribute"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"quorate/telemetry"
@@ -50,6 +56,39 @@ func TestAVariableThatMakesNoSenseIsAUsageError(t *testing.T) {
 	t.Setenv("OTEL_TRACES_EXPORTER", "carrier-pigeon")
 	url := startNATS(t)
 	wantStatus(t, statusUsage, "carrier-pigeon", "get", "key", "--nats", url)
+}
+
+// hanging is a processor that does not end before its context does.
+type hanging struct{ sdktrace.SpanProcessor }
+
+func (hanging) Shutdown(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// last notes whether it had time to export what it has.
+type last struct {
+	sdktrace.SpanProcessor
+	exported bool
+}
+
+func (l *last) Shutdown(ctx context.Context) error {
+	l.exported = ctx.Err() == nil
+	return ctx.Err()
+}
+
+func TestANodeWhoseExporterHangsTakesNoTimeFromTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		other := &last{}
+		o := &observation{logger: slog.New(slog.DiscardHandler)}
+		for _, p := range []sdktrace.SpanProcessor{hanging{}, other} {
+			o.providers = append(o.providers, &telemetry.Providers{Recorder: telemetry.NewRecorder(resource.Empty(), p), Meter: sdkmetric.NewMeterProvider()})
+		}
+		o.end(t.Context()) // by the bubble's clock
+		if !other.exported {
+			t.Error("the second node had no time to export what it had")
+		}
+	})
 }
 
 func TestABackendThatIsGoneIsSaidInTheLog(t *testing.T) {

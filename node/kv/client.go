@@ -114,10 +114,10 @@ func IfRevision(revision uint64) WriteOption {
 }
 
 // Put stores value under key and returns the revision. It blocks until the write is durable on a majority, and tries again by itself, or
-// until the context ends; value must not be changed before that, and not at all if the context ended the wait.
+// until the context ends or the connection is closed; value must not be changed before that, and not at all if the context ended the wait.
 //
 // Errors: ErrCondition, ErrInvalidKey, *TooLargeError, ErrUnavailable: nothing was changed; ErrUnknownOutcome: it was sent, and the
-// context ended, or it could not be sent again, before a leader answered that it is done.
+// context ended, the connection was closed, or it could not be sent again, before a leader answered that it is done.
 func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...WriteOption) (revision uint64, err error) {
 	return c.write(ctx, "put", &kvpb.Op{Kind: opPut, Key: []byte(key), Value: value}, opts)
 }

@@ -15,7 +15,7 @@ var (
 	ErrCondition = errors.New("condition not met")
 	// ErrInvalidKey says that a key is empty or longer than MaxKeyBytes.
 	ErrInvalidKey = errors.New("invalid key")
-	// ErrUnavailable says that no leader got the request in time: it had no effect.
+	// ErrUnavailable says that no leader got the request in time, or before the connection was closed: it had no effect.
 	ErrUnavailable = errors.New("cluster is unavailable: the request had no effect")
 	// ErrUnknownOutcome says that a write was sent, and no leader answered that it is done: it may or may not take effect. A leader's answer
 	// that it is busy is not enough to say that there was no effect, since its successor may have got the write too.

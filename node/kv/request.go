@@ -116,6 +116,12 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			}
 			c.leader.Store(response.Leader)
 			return
+		case errors.Is(err, nats.ErrConnectionClosed): // nothing will ever be sent again
+			if handed {
+				err = unknown(nats.ErrConnectionClosed)
+			}
+			finish(err)
+			return
 		case errors.Is(err, ErrUnavailable): // nobody got it
 			last = err
 		case isTooLarge(err) && !handed && len(operations) > 1: // they came together before the cluster's limit was known
@@ -261,7 +267,10 @@ func (c *Client) repeat(ctx context.Context, changes bool, op string, encode fun
 	var last error
 	for {
 		err := c.once(ctx, traced, true, op, encode, decode)
-		if err == nil || isFinal(err) {
+		switch {
+		case errors.Is(err, nats.ErrConnectionClosed):
+			return ended(nats.ErrConnectionClosed)
+		case err == nil || isFinal(err):
 			return err
 		}
 		if changes && !errors.Is(err, ErrUnavailable) {
@@ -280,7 +289,7 @@ func (c *Client) repeat(ctx context.Context, changes bool, op string, encode fun
 // isFinal reports whether the same request would get the same answer again.
 func isFinal(err error) bool {
 	var refused *RequestError
-	return errors.As(err, &refused) || isTooLarge(err) || errors.Is(err, ErrCompacted)
+	return errors.As(err, &refused) || isTooLarge(err) || errors.Is(err, ErrCompacted) || errors.Is(err, nats.ErrConnectionClosed)
 }
 
 func isTooLarge(err error) bool {
@@ -414,7 +423,7 @@ func (c *Client) await(ctx context.Context, operations []*operation, again bool,
 		if err == nil && (known == nil || leader.Term != known.Term || leader.Node != known.Node) { // nil: nobody answered before it was sent
 			others++
 		}
-		if errors.Is(err, nats.ErrNoResponders) || others > othersPatience || c.nc.Stats().Reconnects != reconnects ||
+		if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrConnectionClosed) || others > othersPatience || c.nc.Stats().Reconnects != reconnects ||
 			again && err == nil && time.Now().After(lost) {
 			select {
 			case reply := <-answer: // it came after all

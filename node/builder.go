@@ -220,7 +220,7 @@ func (b *builder) run(ctx context.Context, result *built) {
 			return
 		}
 		result.local = b.meta.Last
-		if err := sweepSnapshots(ctx, b.local, 1, nil, 0); err != nil {
+		if err := sweepSnapshots(ctx, b.local, b.cluster, 1, nil, 0); err != nil {
 			result.err = fmt.Errorf("remove old local snapshots: %w", err)
 			return
 		}
@@ -253,12 +253,12 @@ func (b *builder) share(ctx context.Context, result *built) error {
 		if result.held {
 			newest = 2
 		}
-		if err := sweepSnapshots(ctx, b.held, newest, b.keep, 0); err != nil {
+		if err := sweepSnapshots(ctx, b.held, b.cluster, newest, b.keep, 0); err != nil {
 			return fmt.Errorf("remove old snapshots: %w", err)
 		}
 	}
 	if b.base == nil && !b.whole {
-		ref, base, err := newestSnapshot(ctx, b.shared)
+		ref, base, err := newestSnapshot(ctx, b.shared, b.cluster)
 		switch {
 		case errors.Is(err, objectstore.ErrNotFound):
 		case err != nil:
@@ -280,7 +280,7 @@ func (b *builder) share(ctx context.Context, result *built) error {
 		return err
 	}
 	// What cannot be removed now can be later.
-	_ = sweepSnapshots(ctx, b.shared, 2, b.keep, grace)
+	_ = sweepSnapshots(ctx, b.shared, b.cluster, 2, b.keep, grace)
 	return nil
 }
 
@@ -336,19 +336,36 @@ func (b *builder) upload(ctx context.Context, blobs objectstore.Blobs, keep []ob
 	return ref, m, stats, err
 }
 
-// newestSnapshot returns the newest snapshot in a store, or objectstore.ErrNotFound.
-func newestSnapshot(ctx context.Context, blobs objectstore.Blobs) (storage.SnapshotRef, *objectstore.Manifest, error) {
-	ref, err := objectstore.Newest(ctx, blobs)
+// newestSnapshot returns the newest snapshot of the cluster in a store, or objectstore.ErrNotFound. What another cluster has left there, which
+// was given up, is passed over.
+func newestSnapshot(ctx context.Context, blobs objectstore.Blobs, cluster raft.ClusterID) (storage.SnapshotRef, *objectstore.Manifest, error) {
+	refs, damaged, err := objectstore.List(ctx, blobs)
 	if err != nil {
-		return ref, nil, err
+		return storage.SnapshotRef{}, nil, err
 	}
-	m, err := objectstore.Retry{Patience: storePatience}.Open(ctx, blobs, ref)
-	return ref, m, err
+	for _, ref := range refs {
+		m, err := objectstore.Retry{Patience: storePatience}.Open(ctx, blobs, ref)
+		if err != nil {
+			return storage.SnapshotRef{}, nil, err
+		}
+		if m.Cluster == cluster {
+			return ref, m, nil
+		}
+	}
+	err = fmt.Errorf("the newest snapshot: %w", objectstore.ErrNotFound)
+	for _, d := range damaged {
+		err = errors.Join(err, d)
+	}
+	return storage.SnapshotRef{}, nil, err
 }
 
-// sweepSnapshots removes all but the newest snapshots and those that go up to one of keep.
-func sweepSnapshots(ctx context.Context, blobs objectstore.Blobs, newest int, keep []raft.LogID, grace time.Duration) error {
-	wanted := func(ref storage.SnapshotRef, _ *objectstore.Manifest) bool {
+// sweepSnapshots removes all but the newest snapshots and those that go up to one of keep. What is another cluster's stays, but in a directory of
+// the node's own, where nothing needs grace.
+func sweepSnapshots(ctx context.Context, blobs objectstore.Blobs, cluster raft.ClusterID, newest int, keep []raft.LogID, grace time.Duration) error {
+	wanted := func(ref storage.SnapshotRef, m *objectstore.Manifest) bool {
+		if m.Cluster != cluster {
+			return grace > 0
+		}
 		newest--
 		return newest >= 0 || slices.Contains(keep, ref.Last)
 	}

@@ -137,7 +137,7 @@ func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
 	if f.inMemory {
 		keep = 1
 	}
-	if err := sweepParts(ctx, f.to, keep); err != nil {
+	if err := sweepParts(ctx, f.to, f.cluster, keep); err != nil {
 		return fmt.Errorf("remove what earlier fetches left: %w", err)
 	}
 	from := f.from
@@ -146,6 +146,7 @@ func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
 	}
 	err := objectstore.Fetch(ctx, from, f.to, f.ref, objectstore.FetchOptions{
 		Retry:    objectstore.Retry{Patience: storePatience},
+		Check:    f.check,
 		Progress: func(done, total int64) { f.progress.done.Store(done); f.progress.total.Store(total) },
 	})
 	if err != nil {
@@ -153,12 +154,6 @@ func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
 	}
 	if result.manifest, err = objectstore.Open(ctx, f.to, f.ref); err != nil {
 		return fmt.Errorf("open what was fetched: %w", err)
-	}
-	if result.manifest.Cluster != f.cluster {
-		return fmt.Errorf("it is a snapshot of cluster id %s, not of this cluster", result.manifest.Cluster)
-	}
-	if _, err := f.cfg.settingIn(result.manifest.Meta.System); err != nil {
-		return err // before the state machine meets what it does not know
 	}
 	staged, ok := f.sm.(StagedStateMachine)
 	if !ok {
@@ -170,6 +165,16 @@ func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
 		return fmt.Errorf("prepare the state: %w", err)
 	}
 	return nil
+}
+
+// check refuses a snapshot before anything of it is in the node's directory, where, in memory, it would be the state after a restart; and before
+// the state machine meets what it does not know.
+func (f *fetcher) check(m *objectstore.Manifest) error {
+	if m.Cluster != f.cluster {
+		return fmt.Errorf("it is a snapshot of cluster id %s, not of this cluster", m.Cluster)
+	}
+	_, err := f.cfg.settingIn(m.Meta.System)
+	return err
 }
 
 // fetchedSnapshot installs what was fetched, if it is still wanted.
@@ -213,7 +218,7 @@ func (c *raftCore) fetchedSnapshot(f *fetched) error {
 		return err
 	}
 	c.afterFetcher(func() {
-		if err := sweepParts(context.Background(), c.snapshots.local, 0); err != nil {
+		if err := sweepParts(context.Background(), c.snapshots.local, c.genesis.ClusterID(), 0); err != nil {
 			c.logger.Warn("cannot remove a snapshot that is installed", "error", err)
 		}
 	})

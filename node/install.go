@@ -82,10 +82,10 @@ func restoreFrom(ctx context.Context, sm StateMachine, from objectstore.Blobs, m
 
 // sweepParts removes all but the newest complete snapshots of a directory; parts that no manifest names stay if there is no manifest at
 // all, since they are what a fetch left that was broken off.
-func sweepParts(ctx context.Context, dir *objectstore.Directory, keep int) error {
+func sweepParts(ctx context.Context, dir *objectstore.Directory, cluster raft.ClusterID, keep int) error {
 	refs, _, err := objectstore.List(ctx, dir)
 	if err != nil || len(refs) <= keep {
 		return err
 	}
-	return sweepSnapshots(ctx, dir, keep, nil, 0)
+	return sweepSnapshots(ctx, dir, cluster, keep, nil, 0)
 }

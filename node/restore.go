@@ -28,6 +28,8 @@ type restored struct {
 	log      raft.LogView
 	lastTime int64
 	sessions *sessions.Table
+	// cluster is the one that the log belongs to; zero if it has taken part in none.
+	cluster raft.ClusterID
 	// local is the local snapshot that a state machine in memory was restored from, or zero.
 	local raft.LogID
 }
@@ -52,6 +54,7 @@ func (n *Node) restore() (restored, error) {
 	r := restored{sessions: sessions.New(), settings: make([]raft.SettingAt, 1)}
 	if genesis, ok := n.log.Genesis(); ok {
 		r.memberships = []raft.MembershipAt{{Membership: raft.NewMembership(genesis.Members...)}}
+		r.cluster = genesis.ClusterID()
 	}
 	if durable, ok := n.sm.(DurableStateMachine); ok {
 		applied, err := durable.Applied()
@@ -90,14 +93,14 @@ func (n *Node) restore() (restored, error) {
 	return r, n.scanLog(&r)
 }
 
-// restoreLocal brings a state machine in memory to the newest local snapshot.
+// restoreLocal brings a state machine in memory to the newest local snapshot of its cluster.
 func (n *Node) restoreLocal(r *restored) error {
 	if _, durable := n.sm.(DurableStateMachine); durable || n.cfg.Dir == "" {
 		return nil
 	}
 	ctx := context.Background()
 	dir := objectstore.NewDirectory(vfs.Default, filepath.Join(n.cfg.Dir, snapshotsDir))
-	_, m, err := newestSnapshot(ctx, dir)
+	_, m, err := newestSnapshot(ctx, dir, r.cluster)
 	if errors.Is(err, objectstore.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -56,7 +56,7 @@ func TestASweepSparesWhatBecameCompleteMeanwhile(t *testing.T) {
 	}
 	var newer storage.SnapshotRef
 	b := &busy{Blobs: d, then: func() { newer = storeSnapshot(t, d, raft.ClusterID{1}, 40, "of the new leader") }}
-	if err := sweepSnapshots(t.Context(), b, 2, nil, 10*time.Minute); err != nil {
+	if err := sweepSnapshots(t.Context(), b, raft.ClusterID{1}, 2, nil, 10*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if refs, _, err := objectstore.List(t.Context(), d); err != nil || len(refs) != 3 || refs[0] != newer {
@@ -89,13 +89,13 @@ func TestALaggingReplicaDoesNotCostTheNewestSnapshot(t *testing.T) {
 		t.Errorf("the newest snapshot: %v, %v", ref.Last, err)
 	}
 	// One that is not found for longer could be any: nothing is deleted until it is known what it needs.
-	if err := sweepSnapshots(t.Context(), &lagging{d, newest.Name, 100}, 2, nil, 0); !errors.Is(err, objectstore.ErrNotFound) {
+	if err := sweepSnapshots(t.Context(), &lagging{d, newest.Name, 100}, raft.ClusterID{1}, 2, nil, 0); !errors.Is(err, objectstore.ErrNotFound) {
 		t.Errorf("%v", err)
 	}
 	if refs, _, err := objectstore.List(t.Context(), d); err != nil || len(refs) != 3 {
 		t.Fatalf("%v are left (%v)", refs, err)
 	}
-	if err := sweepSnapshots(t.Context(), &lagging{d, newest.Name, 1}, 2, nil, 0); err != nil {
+	if err := sweepSnapshots(t.Context(), &lagging{d, newest.Name, 1}, raft.ClusterID{1}, 2, nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	if refs, _, err := objectstore.List(t.Context(), d); err != nil || len(refs) != 2 || refs[0] != newest {

@@ -18,6 +18,8 @@ type FetchOptions struct {
 	// Parallel is how many parts are fetched at once. Default: 3.
 	Parallel int
 	Retry    Retry
+	// Check, if set, may refuse the snapshot, before any of it is fetched or stored.
+	Check func(*Manifest) error
 	// Progress, if set, is told how many bytes of how many are there, as they are stored. It is called by one goroutine at a time and
 	// must not block.
 	Progress func(done, total int64)
@@ -42,6 +44,11 @@ func fetch(ctx context.Context, from Blobs, to *Directory, ref storage.SnapshotR
 	manifest, encoded, err := fetchManifest(ctx, from, to, ref, options.Retry)
 	if err != nil {
 		return err
+	}
+	if options.Check != nil {
+		if err := options.Check(manifest); err != nil {
+			return err
+		}
 	}
 	parts := manifest.Unique()
 	progress := &progress{tell: options.Progress}

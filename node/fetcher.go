@@ -133,11 +133,11 @@ func (f *fetcher) run(ctx context.Context, result *fetched) {
 
 func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
 	// Only this one, and in memory the one that stands for the present state, are of use.
-	keep := 0
+	newest := 0
 	if f.inMemory {
-		keep = 1
+		newest = 1
 	}
-	if err := sweepParts(ctx, f.to, f.cluster, keep); err != nil {
+	if err := sweepParts(ctx, f.to, f.cluster, newest, f.ref.Last); err != nil {
 		return fmt.Errorf("remove what earlier fetches left: %w", err)
 	}
 	from := f.from

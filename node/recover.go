@@ -229,7 +229,7 @@ func (c *raftCore) begin(ctx context.Context, sm DurableStateMachine, at raft.Me
 // RestoreFrom makes an empty directory the first node of a new cluster whose state is that of a snapshot: one in a backup file, or in the
 // object store when every disk was lost. It has a cluster id and an incarnation of its own, and its log begins well after the snapshot.
 // The node takes over sm, which must be empty, and closes it. If it does not speak what that cluster used, nothing is changed, and the error wraps
-// ErrUpgrade.
+// ErrUpgrade. A RestoreFrom that was cut off is called again with the same snapshot.
 func RestoreFrom(ctx context.Context, s Survivor, sm DurableStateMachine, from objectstore.Blobs, ref storage.SnapshotRef, maxEntryBytes uint64) (r Recovery, err error) {
 	defer func() {
 		if err = errors.Join(err, sm.Close()); err != nil {
@@ -248,9 +248,6 @@ func RestoreFrom(ctx context.Context, s Survivor, sm DurableStateMachine, from o
 	if err != nil {
 		return r, fmt.Errorf("state machine: %w", err)
 	}
-	if applied.Last.Index > 0 {
-		return r, fmt.Errorf("the state goes up to entry %v already: restore into an empty directory", applied.Last)
-	}
 	m, err := objectstore.Open(ctx, from, ref)
 	if err != nil {
 		return r, err
@@ -261,6 +258,9 @@ func RestoreFrom(ctx context.Context, s Survivor, sm DurableStateMachine, from o
 	}
 	r = Recovery{Last: m.Meta.Last, Applied: m.Meta.Last, Old: m.Cluster, Membership: m.Meta.Membership.String()}
 	r.Begin = raft.LogID{Term: m.Meta.Last.Term + 1, Index: m.Meta.Last.Index + refoundGap}
+	if err := s.checkEmpty(applied, r.Begin); err != nil {
+		return r, err
+	}
 	peer := raft.Peer{ID: s.ID, Incarnation: raft.Incarnation(randomID())}
 	at := raft.MembershipAt{ID: r.Begin, Membership: raft.NewMembership(peer)}
 	record, err := encodeMembershipRecord(at)
@@ -280,6 +280,31 @@ func RestoreFrom(ctx context.Context, s Survivor, sm DurableStateMachine, from o
 	founding := newFounding(s.Cluster, peer, maxEntryBytes, r.Begin)
 	r.New = founding.Genesis.ClusterID()
 	return r, log.Refound(founding)
+}
+
+// checkEmpty refuses a state that may be worth something. Restored already, of a directory that has no log, it is what a RestoreFrom has left that
+// was cut off between its two steps: nothing was applied since this node became the only member.
+func (s *Survivor) checkEmpty(applied Applied, begin raft.LogID) error {
+	if applied.Last.Index == 0 {
+		return nil
+	}
+	for _, record := range applied.System {
+		if record.Key != membershipRecord {
+			continue
+		}
+		at, err := decodeMembershipRecord(record)
+		if err != nil {
+			return err
+		}
+		if at.ID != applied.Last || len(at.Membership.Members) != 1 || at.Membership.Members[0].ID != s.ID {
+			continue
+		}
+		if applied.Last == begin {
+			return nil
+		}
+		return errors.New("the restore of another snapshot was cut off here: remove the node's directory, and restore again")
+	}
+	return fmt.Errorf("the state goes up to entry %v already: restore into an empty directory", applied.Last)
 }
 
 func restoreSafely(ctx context.Context, sm StateMachine, meta SnapshotMeta, stream io.Reader) (err error) {

@@ -32,7 +32,7 @@ func (a *app) snapshotRestoreCommand() *cobra.Command {
 		Short: "Begin a new cluster with the state of a snapshot",
 		Long: `Make an empty directory the first node of a new cluster whose state is that of a backup file (--file), or, when every disk is
 lost, of the newest snapshot in the object store. What was written after that snapshot is lost. The new cluster has an id of its
-own, and its log begins well after the snapshot's, so that no revision is used twice. One that was cut off is run again in the same way.
+own, and its log begins well after the snapshot's, so that no revision is used twice. A restore that was cut off is run again with the same snapshot.
 
 The largest entry, a key and its value, is fixed for the new cluster's life as what the old one's was: the snapshot has it, except one of an
 older version (then it is what fits below the NATS server's max_payload, 1 MiB with --file). Nodes join only where the NATS server takes that

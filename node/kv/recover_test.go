@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"quorate/node"
 	"quorate/node/kv"
 	"quorate/node/raft"
+	"quorate/storage"
 	"quorate/storage/objectstore"
 	"quorate/transport/embednats"
 )
@@ -168,6 +170,72 @@ func TestEveryDiskLostAndTheStateIsRestoredFromItsSnapshot(t *testing.T) {
 	}
 	if revision, err := client.Put(context.WithoutCancel(ctx), "after", nil); err != nil || revision <= done.Begin.Index {
 		t.Fatalf("%d %v", revision, err)
+	}
+}
+
+// cutOff restores all of the state, and ends before the log is of the new cluster.
+type cutOff struct{ *kv.Store }
+
+func (s cutOff) Restore(ctx context.Context, meta node.SnapshotMeta, r io.Reader) error {
+	return errors.Join(s.Store.Restore(ctx, meta, r), errCutOff)
+}
+
+var errCutOff = errors.New("cut off")
+
+func TestRestoreThatWasCutOffIsRunAgain(t *testing.T) {
+	c := startStoring(t, "n1")
+	client := c.client()
+	ctx := within(t, 60*time.Second)
+	var refs []storage.SnapshotRef
+	for i := range 2 {
+		if _, err := client.Put(ctx, fmt.Sprint("k", i), []byte("v")); err != nil {
+			t.Fatal(err)
+		}
+		ref, err := c.nodes["n1"].Snapshot(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refs = append(refs, ref)
+	}
+	bucket, err := objectstore.NewBucket(c.connect(), "quorate-test", c.nodes["n1"].ClusterID(), objectstore.BucketOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.nodes["n1"].stop()
+	const limit = 1<<20 - 4096
+	if _, err := node.RestoreFrom(ctx, c.survivor("n2"), cutOff{c.store("n2")}, bucket, refs[1], limit); !errors.Is(err, errCutOff) {
+		t.Fatal(err)
+	}
+	// Another snapshot is no continuation, and another node is not this one.
+	_, err = node.RestoreFrom(ctx, c.survivor("n2"), c.store("n2"), bucket, refs[0], limit)
+	if err == nil || !strings.Contains(err.Error(), "remove the node's directory") {
+		t.Errorf("another snapshot: %v", err)
+	}
+	other := c.survivor("n3")
+	other.Dir = c.survivor("n2").Dir
+	if _, err := node.RestoreFrom(ctx, other, c.store("n2"), bucket, refs[1], limit); err == nil {
+		t.Error("another node went on")
+	}
+	if _, err := node.RestoreFrom(ctx, c.survivor("n2"), c.store("n2"), bucket, refs[1], limit); err != nil {
+		t.Fatal(err)
+	}
+	c.members = nil
+	c.start("n2")
+	for i := range 2 {
+		if entry, err := client.Get(ctx, fmt.Sprint("k", i)); err != nil || string(entry.Value) != "v" {
+			t.Errorf("%+v %v", entry, err)
+		}
+	}
+	// A node that has lost its log is none that was cut off.
+	if _, err := client.Put(ctx, "after", nil); err != nil {
+		t.Fatal(err)
+	}
+	c.nodes["n2"].stop()
+	if err := os.RemoveAll(c.survivor("n2").Dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.RestoreFrom(ctx, c.survivor("n2"), c.store("n2"), bucket, refs[1], limit); err == nil {
+		t.Error("restored over a state")
 	}
 }
 

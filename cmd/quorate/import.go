@@ -25,7 +25,8 @@ func (a *app) importCommand() *cobra.Command {
 		Short: "Store every file below a directory",
 		Long: `Store every regular file below DIR: its path relative to DIR, with slashes, is the key, its content the value. Symbolic
 links below DIR are never followed: they and other special files (FIFOs, sockets, devices) are skipped, and named, also when they take
-the place of a file while the import runs. So is what an export left that was killed (.quorate-export-*). Empty directories and file modes are not kept.
+the place of a file while the import runs. So is what an export left that was killed (.quorate-export-*). Empty directories and file
+modes are not kept.
 
 An import can be interrupted and simply be run again. While the cluster is unavailable it tries again, also a write of which
 nobody knows whether it took effect: storing the same file twice changes nothing. --timeout bounds one attempt, --patience how

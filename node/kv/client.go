@@ -88,6 +88,7 @@ func NewClient(nc *nats.Conn, cluster string, opts ...ClientOption) (*Client, er
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Client{nc: nc, stem: o.prefix + "." + cluster + ".", ctx: ctx, cancel: cancel, mail: mail, telemetry: o.telemetry}
+	c.session.registering = make(chan struct{}, 1)
 	c.session.off, c.session.ids = o.noSessions, o.ids
 	c.writes = newLane(c.sendWrites)
 	c.reads = newLane(func(ctx context.Context, o []*operation) { c.sendReads(ctx, o, consistencyLinearizable) })

@@ -275,6 +275,35 @@ func TestWriteInTheHandsOfALeaderThatDies(t *testing.T) {
 	}
 }
 
+// TestALoneCallerWaitsNoLongerThanItsContext, also not for the answer to who leads.
+func TestALoneCallerWaitsNoLongerThanItsContext(t *testing.T) {
+	c := startCluster(t)
+	conn := c.connect()
+	if _, err := conn.Subscribe("quorate.test.kv.leader", taker(make(chan struct{}))); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	client := c.client()
+	for name, call := range map[string]func(context.Context) error{
+		"put": func(ctx context.Context) error { _, err := client.Put(ctx, "k", nil); return err },
+		"get": func(ctx context.Context) error { _, err := client.Get(ctx, "k"); return err },
+	} {
+		shortest := time.Hour
+		for range 5 { // a busy machine may hold up one or the other
+			began := time.Now()
+			if err := call(within(t, 20*time.Millisecond)); !errors.Is(err, kv.ErrUnavailable) {
+				t.Errorf("%s: %v", name, err)
+			}
+			shortest = min(shortest, time.Since(began))
+		}
+		if shortest > 200*time.Millisecond {
+			t.Errorf("%s with 20 ms took %v", name, shortest)
+		}
+	}
+}
+
 func TestCloseAnswersWhatWaits(t *testing.T) {
 	c := startCluster(t)
 	client := c.client()

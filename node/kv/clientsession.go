@@ -22,7 +22,7 @@ type clientSession struct {
 	// ids: each message gets a random id in place of a place in a session.
 	ids bool
 
-	registering sync.Mutex // held by the one that registers
+	registering chan struct{} // has a value while somebody registers
 
 	mu sync.Mutex // guards all below
 	id uint64
@@ -102,8 +102,12 @@ func (s *clientSession) number() (n number, moved <-chan struct{}) {
 
 // register registers a session, unless another caller has done so.
 func (s *clientSession) register(ctx context.Context, c *Client) error {
-	s.registering.Lock()
-	defer s.registering.Unlock()
+	select {
+	case s.registering <- struct{}{}:
+		defer func() { <-s.registering }()
+	case <-ctx.Done():
+		return unavailable(ctx.Err())
+	}
 	if s.registered() {
 		return nil
 	}

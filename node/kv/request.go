@@ -72,9 +72,12 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 				return
 			}
 			if c.leader.Load() == nil { // nothing is sent, and so nothing unknown, before a leader was seen
-				if _, err := c.askLeader(ctx); errors.Is(err, nats.ErrNoResponders) {
+				_, err := c.askLeader(ctx, operations)
+				if errors.Is(err, nats.ErrNoResponders) {
 					last = unavailable(err)
-					c.pauseFor(ctx, operations, wait.NextBackOff())
+					pause(ctx, operations, wait.NextBackOff())
+				}
+				if errors.Is(err, nats.ErrNoResponders) || allEnded(operations) {
 					continue
 				}
 			}
@@ -156,7 +159,7 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 				o.giveBack()
 			}
 		}
-		c.pauseFor(ctx, operations, wait.NextBackOff())
+		pause(ctx, operations, wait.NextBackOff())
 		if ctx.Err() != nil {
 			finish(ErrClosed)
 			return
@@ -185,17 +188,6 @@ func (c *Client) numberFor(ctx context.Context, operations []*operation) (number
 		defer cancel()
 	}
 	return c.session.take(ctx, c)
-}
-
-// pauseFor waits, but a lone operation not longer than its caller.
-func (c *Client) pauseFor(ctx context.Context, operations []*operation, d time.Duration) {
-	if len(operations) == 1 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(operations[0].ctx, cancel)()
-	}
-	pause(ctx, d)
 }
 
 // sendReads sends one message of reads, again until it is answered: reading twice does no harm.
@@ -230,7 +222,7 @@ func (c *Client) sendReads(ctx context.Context, operations []*operation, consist
 			if !allEnded(operations) {
 				last = err
 			}
-			pause(ctx, wait.NextBackOff())
+			pause(ctx, operations, wait.NextBackOff())
 		}
 		if ctx.Err() != nil {
 			for _, o := range operations {
@@ -279,7 +271,7 @@ func (c *Client) repeat(ctx context.Context, changes bool, op string, encode fun
 		if ctx.Err() == nil {
 			last = err
 		}
-		pause(ctx, wait.NextBackOff())
+		pause(ctx, traced, wait.NextBackOff())
 		if ctx.Err() != nil {
 			return ended(why(ctx.Err(), last))
 		}
@@ -308,13 +300,23 @@ func why(ended, last error) error {
 	return fmt.Errorf("%w; before that: %v", ended, last)
 }
 
-func pause(ctx context.Context, d time.Duration) {
+// pause waits, but for a lone operation not longer than its caller.
+func pause(ctx context.Context, operations []*operation, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
+	case <-loneEnd(operations):
 	}
+}
+
+// loneEnd is the end of a lone operation's caller; where several share a message, the others wait on.
+func loneEnd(operations []*operation) <-chan struct{} {
+	if len(operations) != 1 {
+		return nil
+	}
+	return operations[0].ctx.Done()
 }
 
 // dropEnded leaves out operations whose callers have given up; nothing was done for them. last is what the last attempt came to.
@@ -379,8 +381,11 @@ func (c *Client) await(ctx context.Context, operations []*operation, again bool,
 	toLeader := strings.HasPrefix(op, "kv.") && !strings.HasPrefix(op, anyNode)
 	if known == nil && toLeader && op != "kv.leader" { // else a change of leaders before the first look would not be seen
 		var err error
-		if known, err = c.askLeader(ctx); errors.Is(err, nats.ErrNoResponders) {
+		if known, err = c.askLeader(ctx, operations); errors.Is(err, nats.ErrNoResponders) {
 			return nil, err
+		}
+		if ctx.Err() != nil || len(operations) > 0 && allEnded(operations) { // in the meantime: it need not be sent
+			return nil, unavailable(context.DeadlineExceeded)
 		}
 	}
 	answer, forget, err := c.mail.send(c.stem+op, traceHeader(operations), b)
@@ -388,10 +393,7 @@ func (c *Client) await(ctx context.Context, operations []*operation, again bool,
 		return nil, err
 	}
 	defer forget()
-	var ended <-chan struct{} // of a lone caller, who need not wait for the next look at the leader
-	if len(operations) == 1 {
-		ended = operations[0].ctx.Done()
-	}
+	ended := loneEnd(operations) // who need not wait for the next look at the leader
 	timer := time.NewTimer(askAfter)
 	defer timer.Stop()
 	if !toLeader { // whether that node is still there cannot be asked of the leader; a read may be sent again
@@ -419,7 +421,7 @@ func (c *Client) await(ctx context.Context, operations []*operation, again bool,
 		if !toLeader {
 			return nil, errGone
 		}
-		leader, err := c.askLeader(ctx)
+		leader, err := c.askLeader(ctx, operations)
 		if err == nil && (known == nil || leader.Term != known.Term || leader.Node != known.Node) { // nil: nobody answered before it was sent
 			others++
 		}
@@ -455,8 +457,8 @@ func allEnded(operations []*operation) bool {
 	return true
 }
 
-// askLeader asks who leads now, and notes it. nats.ErrNoResponders: nobody.
-func (c *Client) askLeader(ctx context.Context) (*kvpb.Leader, error) {
+// askLeader asks who leads now, for these operations, and notes it. nats.ErrNoResponders: nobody.
+func (c *Client) askLeader(ctx context.Context, operations []*operation) (*kvpb.Leader, error) {
 	answer, forget, err := c.mail.send(c.stem+"kv.leader", nil, nil)
 	if err != nil {
 		return nil, err
@@ -471,6 +473,8 @@ func (c *Client) askLeader(ctx context.Context) (*kvpb.Leader, error) {
 		return nil, unavailable(nats.ErrTimeout)
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	case <-loneEnd(operations):
+		return nil, context.DeadlineExceeded
 	}
 	if _, err := answered(reply); err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package objectstore
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -91,17 +90,16 @@ func fetchManifest(ctx context.Context, from Blobs, to *Directory, ref storage.S
 	return retry.open(ctx, from, ref)
 }
 
-// hasPart reports whether the directory has the part, and whole.
+// hasPart reports whether the directory has the part, and whole. What the disk cannot read is not there: it is fetched anew.
 func hasPart(ctx context.Context, to *Directory, p Part) (bool, error) {
 	err := copyPart(ctx, to, p, func(r io.Reader) error {
 		_, err := io.Copy(io.Discard, r)
 		return err
 	})
-	var damaged *DamagedError
-	if errors.As(err, &damaged) {
-		return false, nil
+	if err != nil && ctx.Err() != nil {
+		return false, context.Cause(ctx)
 	}
-	return err == nil, err
+	return err == nil, nil
 }
 
 func fetchPart(ctx context.Context, from Blobs, to *Directory, p Part, retry Retry) error {

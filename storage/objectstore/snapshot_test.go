@@ -5,9 +5,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"quorate/node/raft"
 )
@@ -344,6 +349,27 @@ func TestFetchReadsAgainWhatComesDamaged(t *testing.T) {
 	}
 	if err := Fetch(t.Context(), w, newTestDirectory(), ref, FetchOptions{Parallel: 1}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What a fetch left, that was broken off, and the disk cannot read any more, is fetched again: else no snapshot could be had any more.
+func TestALeftOverThatCannotBeReadIsFetchedAgain(t *testing.T) {
+	from, files := newTestDirectory(), vfs.NewMem()
+	content := randomBytes(1, 100<<10)
+	ref, _ := upload(t, from, 10, content)
+	left := openSnapshot(t, from, ref).Unique()[0].Name()
+	put(t, NewDirectory(files, "/to"), left, mustGet(t, from, left))
+	bad := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileRead && strings.HasSuffix(op.Path, left) {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if err := Fetch(t.Context(), from, NewDirectory(errorfs.Wrap(files, bad), "/to"), ref, FetchOptions{Retry: once}); err != nil {
+		t.Fatal(err)
+	}
+	if got := readSnapshot(t, NewDirectory(files, "/to"), ref); !bytes.Equal(got, content) {
+		t.Error("not the same")
 	}
 }
 

@@ -109,6 +109,10 @@ func (l *server) list(request micro.Request) {
 		limit = int(min(r.Limit, maxPageEntries))
 	}
 	l.enqueue(request, r.Consistency, func(request micro.Request, at readAt) error {
+		if applied := l.store.history.last.Load(); r.Revision > applied {
+			// A crash has set this node back since the page before; what it has yet to apply again must not be left out.
+			return fmt.Errorf("a page as of revision %d: this node has applied %d only", r.Revision, applied)
+		}
 		revision := r.Revision
 		if revision == 0 {
 			revision = at.index

@@ -110,7 +110,7 @@ func TestWriteWithoutAnAnswerHasAnUnknownOutcome(t *testing.T) {
 	must(t, "", "put", "k", "before", "--timeout", "50s", "--cluster", "c", "--nats", url)
 
 	p.signal(syscall.SIGSTOP) // it is subscribed, and does not answer
-	wantStatus(t, statusUnavailable, "may or may not take effect", "put", "k", "after", "--timeout", "1s", "--cluster", "c", "--nats", url)
+	wantStatus(t, statusUnavailable, "may or may not take effect", "put", "k", "after", "--timeout", "3s", "--cluster", "c", "--nats", url)
 	p.signal(syscall.SIGCONT)
 	if out := must(t, "", "get", "k", "--timeout", "50s", "--cluster", "c", "--nats", url); out != "before" && out != "after" {
 		t.Errorf("got %q", out)

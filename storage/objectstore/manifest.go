@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"quorate/node/raft"
@@ -26,6 +27,7 @@ const (
 	maxPartStored = maxPartRaw + maxPartRaw/64
 	maxBlobBytes  = maxManifestBytes
 	maxLayers     = 1024
+	minSystemKey  = 4
 	maxSystemKey  = 4 << 10
 )
 
@@ -149,6 +151,9 @@ func EncodeManifest(m *Manifest) ([]byte, error) {
 		out.Layers = append(out.Layers, layer)
 	}
 	b, err := out.MarshalVT()
+	if err == nil {
+		err = checkWire(b)
+	}
 	if err == nil && len(b) > maxManifestBytes {
 		err = fmt.Errorf("%d bytes are more than the %d that are read", len(b), maxManifestBytes)
 	}
@@ -174,15 +179,15 @@ func decodeManifest(b []byte) (*Manifest, error) {
 	if len(b) > maxManifestBytes {
 		return nil, fmt.Errorf("%d bytes", len(b))
 	}
+	if err := checkWire(b); err != nil {
+		return nil, err
+	}
 	var in pb.Manifest
 	if err := in.UnmarshalVT(b); err != nil {
 		return nil, err
 	}
-	switch {
-	case in.Format == 0:
+	if in.Format == 0 {
 		return nil, errors.New("it has no format")
-	case in.Format > manifestFormat:
-		return nil, fmt.Errorf("format %d is not known here: %w", in.Format, storage.ErrNewer)
 	}
 	m := &Manifest{Meta: storage.SnapshotMeta{Last: decodeLogID(in.Last), MembershipID: decodeLogID(in.MembershipId)}, MaxEntryBytes: in.MaxEntryBytes}
 	if copy(m.Cluster[:], in.Cluster) != len(m.Cluster) || len(in.Cluster) != len(m.Cluster) {
@@ -192,6 +197,7 @@ func decodeManifest(b []byte) (*Manifest, error) {
 	if m.Meta.Membership, err = storage.DecodeMembership(in.Membership); err != nil {
 		return nil, err
 	}
+	m.Meta.System = slices.Grow(m.Meta.System, len(in.System))
 	for _, r := range in.System {
 		m.Meta.System = append(m.Meta.System, storage.SystemRecord{Key: r.Key, Value: bytes.Clone(r.Value)})
 	}
@@ -223,7 +229,7 @@ func (m *Manifest) check() error {
 		return fmt.Errorf("a largest entry of %d bytes", m.MaxEntryBytes)
 	}
 	for _, r := range m.Meta.System {
-		if r.Key == "" || len(r.Key) > maxSystemKey {
+		if len(r.Key) < minSystemKey || len(r.Key) > maxSystemKey {
 			return fmt.Errorf("a system record's key of %d bytes", len(r.Key))
 		}
 	}

@@ -3,13 +3,17 @@ package objectstore
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"io"
 	"math"
 	"reflect"
+	"runtime"
 	"slices"
 	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"quorate/node/raft"
 	"quorate/storage"
@@ -61,6 +65,7 @@ func TestManifestIsChecked(t *testing.T) {
 		"two descriptions": func(m *Manifest) { m.Layers[0].Parts[2].Content++ },
 		"huge entries":     func(m *Manifest) { m.MaxEntryBytes = math.MaxInt32 + 1 },
 		"nameless record":  func(m *Manifest) { m.Meta.System[0].Key = "" },
+		"tiny record":      func(m *Manifest) { m.Meta.System[0].Key = "abc" },
 	} {
 		m := testManifest()
 		change(m)
@@ -104,6 +109,38 @@ func FuzzDecodeManifest(f *testing.F) {
 			t.Fatalf("not the same bytes again: %v", err)
 		}
 	})
+}
+
+// A manifest is decoded before it is known to be anybody's: whoever lists a store decodes what has its digest in its name.
+func TestAHostileManifestCostsLittleMemory(t *testing.T) {
+	field := func(number protowire.Number, value []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), value)
+	}
+	const size = 4 << 20
+	many := func(one []byte) []byte { return bytes.Repeat(one, size/len(one)) }
+	format := []byte{wireFormat << 3, manifestFormat}
+	for name, hostile := range map[string][]byte{
+		"empty parts":      field(wireLayers, many(field(wireParts, nil))),
+		"shortest parts":   field(wireLayers, many(field(wireParts, field(1, make([]byte, sha256.Size))))),
+		"empty layers":     many(field(wireLayers, nil)),
+		"empty records":    many(field(wireSystem, nil)),
+		"shortest records": many(field(wireSystem, field(1, []byte("abcd")))),
+		"empty members":    field(wireMembership, many(field(2, nil))),
+	} {
+		body := append(bytes.Clone(format), hostile...)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := DecodeManifest(body)
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, storage.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n := (after.TotalAlloc - before.TotalAlloc) / uint64(len(body)); n > 20 {
+			t.Errorf("%s: %d bytes take %d times as much memory", name, len(body), n)
+		} else {
+			t.Logf("%s: %d times, %v", name, n, err)
+		}
+	}
 }
 
 // A manifest of a newer version, which is the newest one, is not passed over as if it were damaged.

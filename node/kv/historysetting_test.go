@@ -3,7 +3,9 @@ package kv_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"sync"
 	"testing"
 	"time"
 
@@ -103,4 +105,33 @@ func TestSettingTheHistoryWithoutAnAnswerIsAnUnknownOutcome(t *testing.T) {
 	if err := startCluster(t).client().SetHistory(within(t, 100*time.Millisecond), 1); !errors.Is(err, kv.ErrUnavailable) {
 		t.Errorf("without a leader: %v", err)
 	}
+}
+
+// TestAListWithAShortHistoryUnderWrites: its first page is as of what the node has applied when it reads, which writes may have moved since it was
+// asked.
+func TestAListWithAShortHistoryUnderWrites(t *testing.T) {
+	c := startCluster(t, "n1")
+	client, ctx := c.client(), within(t, 60*time.Second)
+	if err := client.SetHistory(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	writing, stop := context.WithCancel(ctx)
+	conn := c.connect()
+	var group sync.WaitGroup
+	for w := range 64 { // over plain NATS, so that they share no entry
+		group.Go(func() {
+			for writing.Err() == nil {
+				_, _ = conn.Request(fmt.Sprintf("quorate.test.kv.put.k%d", w), nil, time.Second)
+			}
+		})
+	}
+	for range 1000 {
+		for _, err := range client.List(ctx, "k", true) {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	stop()
+	group.Wait()
 }

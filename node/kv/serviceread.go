@@ -117,10 +117,16 @@ func (l *server) list(request micro.Request) {
 		if revision == 0 {
 			revision = at.index
 		}
-		entries, more, err := l.store.Range(RangeOptions{
+		page := RangeOptions{
 			Prefix: string(r.Prefix), After: string(r.After), Revision: revision, KeysOnly: r.KeysOnly,
 			Limit: limit, MaxBytes: l.pageBytes(),
-		})
+		}
+		entries, more, err := l.store.Range(page)
+		for r.Revision == 0 && errors.Is(err, ErrCompacted) { // writes went on, and little history is kept: a first page may be newer
+			revision = l.store.history.last.Load()
+			page.Revision = revision
+			entries, more, err = l.store.Range(page)
+		}
 		if errors.Is(err, ErrCompacted) {
 			l.fail(request, codeCompacted, err.Error())
 			return nil

@@ -38,8 +38,10 @@ type Staged interface {
 type fetched struct {
 	ref      storage.SnapshotRef
 	manifest *objectstore.Manifest
-	staged   Staged
-	began    time.Time
+	// meta is the manifest's, with all records.
+	meta   storage.SnapshotMeta
+	staged Staged
+	began  time.Time
 	// cause is the span of the offer, if that was traced.
 	cause trace.SpanContext
 	err   error
@@ -155,12 +157,18 @@ func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
 	if result.manifest, err = objectstore.Open(ctx, f.to, f.ref); err != nil {
 		return fmt.Errorf("open what was fetched: %w", err)
 	}
+	if result.meta, err = objectstore.ReadMeta(ctx, f.to, result.manifest, objectstore.Retry{}); err != nil {
+		return fmt.Errorf("open what was fetched: %w", err)
+	}
+	if _, err := f.cfg.settingIn(result.meta.System); err != nil {
+		return err // before the state machine meets what it does not know
+	}
 	staged, ok := f.sm.(StagedStateMachine)
 	if !ok {
 		return nil
 	}
 	r := objectstore.Reader(ctx, f.to, result.manifest, objectstore.Retry{})
-	result.staged, err = staged.Stage(ctx, result.manifest.Meta, r)
+	result.staged, err = staged.Stage(ctx, result.meta, r)
 	if err = errors.Join(err, r.Close()); err != nil {
 		return fmt.Errorf("prepare the state: %w", err)
 	}

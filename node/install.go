@@ -19,7 +19,7 @@ import (
 // install puts a snapshot that was fetched in the place of state and log. The state goes first, atomically; a crash before the log is
 // reset leaves a state that is ahead of its log, and restore discards such a log.
 func (c *raftCore) install(f *fetched) error {
-	meta := f.manifest.Meta
+	meta := f.meta
 	setting, err := c.cfg.settingIn(meta.System)
 	if err != nil {
 		return fmt.Errorf("install the snapshot of %v: %w", meta.Last, err)
@@ -70,13 +70,13 @@ func (c *raftCore) switchState(f *fetched) (err error) {
 		}
 		return nil
 	}
-	return restoreFrom(context.Background(), c.sm, c.snapshots.local, f.manifest)
+	return restoreFrom(context.Background(), c.sm, c.snapshots.local, f.manifest, f.meta)
 }
 
-// restoreFrom gives a snapshot in a directory to the state machine.
-func restoreFrom(ctx context.Context, sm StateMachine, from objectstore.Blobs, m *objectstore.Manifest) error {
+// restoreFrom gives a snapshot in a directory to the state machine. meta is the manifest's, with all records.
+func restoreFrom(ctx context.Context, sm StateMachine, from objectstore.Blobs, m *objectstore.Manifest, meta SnapshotMeta) error {
 	r := objectstore.Reader(ctx, from, m, objectstore.Retry{})
-	if err := errors.Join(sm.Restore(ctx, m.Meta, r), r.Close()); err != nil {
+	if err := errors.Join(sm.Restore(ctx, meta, r), r.Close()); err != nil {
 		return fmt.Errorf("state machine: restore: %w", err)
 	}
 	return nil

@@ -252,8 +252,12 @@ func RestoreFrom(ctx context.Context, s Survivor, sm DurableStateMachine, from o
 	if err != nil {
 		return r, err
 	}
+	old, err := objectstore.ReadMeta(ctx, from, m, objectstore.Retry{})
+	if err != nil {
+		return r, err
+	}
 	cfg := s.config()
-	if _, err := cfg.settingIn(m.Meta.System); err != nil {
+	if _, err := cfg.settingIn(old.System); err != nil {
 		return r, err
 	}
 	r = Recovery{Last: m.Meta.Last, Applied: m.Meta.Last, Old: m.Cluster, Membership: m.Meta.Membership.String()}
@@ -268,9 +272,9 @@ func RestoreFrom(ctx context.Context, s Survivor, sm DurableStateMachine, from o
 		return r, err
 	}
 	meta := storage.SnapshotMeta{Last: r.Begin, Membership: at.Membership, MembershipID: at.ID, System: []SystemRecord{record}}
-	for _, old := range m.Meta.System {
-		if old.Key != membershipRecord && !sessions.IsOnce(old) {
-			meta.System = append(meta.System, old)
+	for _, record := range old.System {
+		if record.Key != membershipRecord && !sessions.IsOnce(record) {
+			meta.System = append(meta.System, record)
 		}
 	}
 	stream := objectstore.Reader(ctx, from, m, objectstore.Retry{})

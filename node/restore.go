@@ -107,17 +107,21 @@ func (n *Node) restoreLocal(r *restored) error {
 	if err != nil {
 		return fmt.Errorf("local snapshot: %w", err)
 	}
-	if r.settings[0], err = n.cfg.settingIn(m.Meta.System); err != nil {
+	meta, err := objectstore.ReadMeta(ctx, dir, m, objectstore.Retry{Patience: storePatience})
+	if err != nil {
 		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
 	}
-	if r.sessions, err = sessions.Load(m.Meta.System); err != nil {
+	if r.settings[0], err = n.cfg.settingIn(meta.System); err != nil {
 		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
 	}
-	if err := restoreFrom(ctx, n.sm, dir, m); err != nil {
+	if r.sessions, err = sessions.Load(meta.System); err != nil {
+		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
+	}
+	if err := restoreFrom(ctx, n.sm, dir, m, meta); err != nil {
 		return fmt.Errorf("local snapshot of %v: %w", m.Meta.Last, err)
 	}
 	r.applied, r.local = m.Meta.Last, m.Meta.Last
-	r.lastTime = logTime(m.Meta.System)
+	r.lastTime = logTime(meta.System)
 	r.memberships = []raft.MembershipAt{{ID: m.Meta.MembershipID, Membership: m.Meta.Membership}}
 	return nil
 }

@@ -12,7 +12,8 @@
 //	      └─────────────┴────────────┴── manifest-<index>-<term>-<digest>    written last
 //
 // A part that is there already is not sent again, and a stream is cut by its content, so that the next snapshot of a mostly
-// unchanged state is small. A manifest may also name the layers of an earlier one: a whole state, then what changed since.
+// unchanged state is small. A manifest may also name the layers of an earlier one: a whole state, then what changed since. The node's own
+// records (sessions above all) stand in the manifest, or, if they are large, in a stream of their own: see ReadMeta.
 //
 // Whoever holds a storage.SnapshotRef can verify everything that it leads to: the reference has the manifest's digest, the
 // manifest each part's. Nothing from a store is trusted: what does not fit its digest is a *DamagedError. A manifest is written

@@ -15,8 +15,12 @@ import (
 	pb "quorate/storage/objectstore/objectstorepb"
 )
 
-// manifestFormat is what is written. A newer one is refused.
-const manifestFormat = 1
+// manifestFormat is the newest that is known here. A newer one is refused.
+const (
+	manifestFormat = 2
+	// inlineFormat has the records in the manifest. It is written where it will do: older versions know no other.
+	inlineFormat = 1
+)
 
 const (
 	// maxManifestBytes bounds what is read into memory: some 600,000 parts, or 10 TB of state.
@@ -40,7 +44,10 @@ func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 // Manifest describes one complete snapshot and names its parts. Whoever applies its layers in order has the state.
 type Manifest struct {
 	Cluster raft.ClusterID
-	Meta    storage.SnapshotMeta
+	// Meta has its System only if Records is empty. ReadMeta returns it complete.
+	Meta storage.SnapshotMeta
+	// Records are the parts of the stream of Meta's System, if that is too large to be in the manifest.
+	Records []Part
 	// Layers follow each other: each one's Since is the Upto of the one before, the first's is zero, the last's Upto is Meta.Last.
 	Layers []Layer
 	// MaxEntryBytes is the largest command that the cluster takes, for one that begins with its state. Zero: an older version did not write it.
@@ -80,23 +87,30 @@ func (p Part) Name() string { return partPrefix + p.Digest.String() }
 // Bytes is the size of all streams, in bytes.
 func (m *Manifest) Bytes() uint64 {
 	var n uint64
+	for _, p := range m.Records {
+		n += p.Raw
+	}
 	for _, l := range m.Layers {
 		n += l.Raw
 	}
 	return n
 }
 
-// Unique returns the parts in their order, each one once.
+// Unique returns the parts in their order, each one once. Those of the records come first, since nothing can be restored without them.
 func (m *Manifest) Unique() []Part {
 	var parts []Part
 	seen := make(map[Digest]bool)
-	for _, l := range m.Layers {
-		for _, p := range l.Parts {
+	add := func(more []Part) {
+		for _, p := range more {
 			if !seen[p.Digest] {
 				seen[p.Digest] = true
 				parts = append(parts, p)
 			}
 		}
+	}
+	add(m.Records)
+	for _, l := range m.Layers {
+		add(l.Parts)
 	}
 	return parts
 }
@@ -134,21 +148,19 @@ func EncodeManifest(m *Manifest) ([]byte, error) {
 		return nil, fmt.Errorf("encode a manifest: %w", err)
 	}
 	out := &pb.Manifest{
-		Format: manifestFormat, Cluster: m.Cluster[:], Last: encodeLogID(m.Meta.Last),
+		Format: inlineFormat, Cluster: m.Cluster[:], Last: encodeLogID(m.Meta.Last),
 		Membership: membership, MembershipId: encodeLogID(m.Meta.MembershipID),
 		System: make([]*pb.SystemRecord, 0, len(m.Meta.System)), Layers: make([]*pb.Layer, 0, len(m.Layers)),
-		MaxEntryBytes: m.MaxEntryBytes,
+		MaxEntryBytes: m.MaxEntryBytes, Records: encodeParts(m.Records),
+	}
+	if len(m.Records) > 0 {
+		out.Format = manifestFormat
 	}
 	for _, r := range m.Meta.System {
 		out.System = append(out.System, &pb.SystemRecord{Key: r.Key, Value: r.Value})
 	}
 	for _, l := range m.Layers {
-		layer := &pb.Layer{Since: encodeLogID(l.Since), Upto: encodeLogID(l.Upto), Raw: l.Raw, Parts: make([]*pb.Part, 0, len(l.Parts))}
-		for i := range l.Parts {
-			p := &l.Parts[i]
-			layer.Parts = append(layer.Parts, &pb.Part{Digest: p.Digest[:], Raw: p.Raw, Stored: p.Stored, Content: p.Content})
-		}
-		out.Layers = append(out.Layers, layer)
+		out.Layers = append(out.Layers, &pb.Layer{Since: encodeLogID(l.Since), Upto: encodeLogID(l.Upto), Raw: l.Raw, Parts: encodeParts(l.Parts)})
 	}
 	b, err := out.MarshalVT()
 	if err == nil {
@@ -189,6 +201,9 @@ func decodeManifest(b []byte) (*Manifest, error) {
 	if in.Format == 0 {
 		return nil, errors.New("it has no format")
 	}
+	if in.Format == inlineFormat && len(in.Records) > 0 {
+		return nil, fmt.Errorf("format %d has no parts of records", in.Format)
+	}
 	m := &Manifest{Meta: storage.SnapshotMeta{Last: decodeLogID(in.Last), MembershipID: decodeLogID(in.MembershipId)}, MaxEntryBytes: in.MaxEntryBytes}
 	if copy(m.Cluster[:], in.Cluster) != len(m.Cluster) || len(in.Cluster) != len(m.Cluster) {
 		return nil, fmt.Errorf("a cluster id of %d bytes", len(in.Cluster))
@@ -201,16 +216,13 @@ func decodeManifest(b []byte) (*Manifest, error) {
 	for _, r := range in.System {
 		m.Meta.System = append(m.Meta.System, storage.SystemRecord{Key: r.Key, Value: bytes.Clone(r.Value)})
 	}
+	if m.Records, err = decodeParts(in.Records); err != nil {
+		return nil, err
+	}
 	for _, l := range in.Layers {
 		layer := Layer{Since: decodeLogID(l.Since), Upto: decodeLogID(l.Upto), Raw: l.Raw}
-		if len(l.Parts) > 0 {
-			layer.Parts = make([]Part, len(l.Parts))
-		}
-		for i, p := range l.Parts {
-			if len(p.Digest) != sha256.Size {
-				return nil, fmt.Errorf("a digest of %d bytes", len(p.Digest))
-			}
-			layer.Parts[i] = Part{Digest: Digest(p.Digest), Raw: p.Raw, Stored: p.Stored, Content: p.Content}
+		if layer.Parts, err = decodeParts(l.Parts); err != nil {
+			return nil, err
 		}
 		m.Layers = append(m.Layers, layer)
 	}
@@ -229,14 +241,20 @@ func (m *Manifest) check() error {
 		return fmt.Errorf("a largest entry of %d bytes", m.MaxEntryBytes)
 	}
 	for _, r := range m.Meta.System {
-		if len(r.Key) < minSystemKey || len(r.Key) > maxSystemKey {
-			return fmt.Errorf("a system record's key of %d bytes", len(r.Key))
+		if err := checkRecord(r.Key); err != nil {
+			return err
 		}
+	}
+	parts := make(map[Digest]Part)
+	if len(m.Records) > 0 && len(m.Meta.System) > 0 {
+		return errors.New("it has records, and parts of records as well")
+	}
+	if _, err := checkParts(m.Records, parts); err != nil {
+		return fmt.Errorf("records: %w", err)
 	}
 	if len(m.Layers) == 0 || len(m.Layers) > maxLayers {
 		return fmt.Errorf("%d layers", len(m.Layers))
 	}
-	parts := make(map[Digest]Part)
 	var upto raft.LogID
 	for i, l := range m.Layers {
 		if l.Since != upto {
@@ -245,7 +263,11 @@ func (m *Manifest) check() error {
 		if err := checkLogID(l.Upto); err != nil || l.Upto.Index <= l.Since.Index || l.Upto.Term < l.Since.Term {
 			return fmt.Errorf("layer %d goes from %v to %v", i, l.Since, l.Upto)
 		}
-		if err := l.checkParts(parts); err != nil {
+		raw, err := checkParts(l.Parts, parts)
+		if err == nil && raw != l.Raw {
+			err = fmt.Errorf("its parts have %d bytes, not %d", raw, l.Raw)
+		}
+		if err != nil {
 			return fmt.Errorf("layer %d: %w", i, err)
 		}
 		upto = l.Upto
@@ -256,22 +278,19 @@ func (m *Manifest) check() error {
 	return nil
 }
 
-func (l *Layer) checkParts(known map[Digest]Part) error {
-	var raw uint64
-	for i, p := range l.Parts {
+// checkParts returns their size before compression.
+func checkParts(parts []Part, known map[Digest]Part) (raw uint64, err error) {
+	for i, p := range parts {
 		if p.Raw == 0 || p.Raw > maxPartRaw || p.Stored == 0 || p.Stored > maxPartStored {
-			return fmt.Errorf("part %d of %d bytes, %d stored", i, p.Raw, p.Stored)
+			return 0, fmt.Errorf("part %d of %d bytes, %d stored", i, p.Raw, p.Stored)
 		}
 		if same, ok := known[p.Digest]; ok && same != p {
-			return fmt.Errorf("part %d is described in two ways", i)
+			return 0, fmt.Errorf("part %d is described in two ways", i)
 		}
 		known[p.Digest] = p
 		raw += p.Raw
 	}
-	if raw != l.Raw {
-		return fmt.Errorf("its parts have %d bytes, not %d", raw, l.Raw)
-	}
-	return nil
+	return raw, nil
 }
 
 func checkLogID(id raft.LogID) error {
@@ -279,6 +298,29 @@ func checkLogID(id raft.LogID) error {
 		return errors.New("out of bounds")
 	}
 	return nil
+}
+
+func encodeParts(parts []Part) []*pb.Part {
+	out := make([]*pb.Part, 0, len(parts))
+	for i := range parts {
+		p := &parts[i]
+		out = append(out, &pb.Part{Digest: p.Digest[:], Raw: p.Raw, Stored: p.Stored, Content: p.Content})
+	}
+	return out
+}
+
+func decodeParts(in []*pb.Part) ([]Part, error) {
+	var parts []Part
+	if len(in) > 0 {
+		parts = make([]Part, len(in))
+	}
+	for i, p := range in {
+		if len(p.Digest) != sha256.Size {
+			return nil, fmt.Errorf("a digest of %d bytes", len(p.Digest))
+		}
+		parts[i] = Part{Digest: Digest(p.Digest), Raw: p.Raw, Stored: p.Stored, Content: p.Content}
+	}
+	return parts, nil
 }
 
 func encodeLogID(id raft.LogID) *pb.LogID { return &pb.LogID{Term: id.Term, Index: id.Index} }

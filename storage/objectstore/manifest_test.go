@@ -31,6 +31,12 @@ func testManifest() *Manifest {
 	}
 }
 
+// withRecords has the records in parts.
+func withRecords(m *Manifest) *Manifest {
+	m.Meta.System, m.Records = nil, []Part{{Digest: Digest{3}, Raw: 6, Stored: 4, Content: 1}}
+	return m
+}
+
 func TestManifestRoundTrip(t *testing.T) {
 	m := testManifest()
 	for _, limit := range []uint64{math.MaxInt32, 0} { // older versions wrote none
@@ -46,6 +52,28 @@ func TestManifestRoundTrip(t *testing.T) {
 	}
 	if m.Bytes() != 34 || len(m.Unique()) != 2 {
 		t.Fatalf("%d bytes, %d parts", m.Bytes(), len(m.Unique()))
+	}
+	m = withRecords(m)
+	encoded, err := EncodeManifest(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := DecodeManifest(encoded); err != nil || !reflect.DeepEqual(got, m) {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if m.Bytes() != 40 || len(m.Unique()) != 3 {
+		t.Fatalf("%d bytes, %d parts", m.Bytes(), len(m.Unique()))
+	}
+	var old pb.Manifest
+	if err := old.UnmarshalVT(encoded); err != nil {
+		t.Fatal(err)
+	}
+	old.Format = inlineFormat // whoever reads this format would miss the records
+	if encoded, err = old.MarshalVT(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := DecodeManifest(encoded); !errors.Is(err, storage.ErrCorrupt) {
+		t.Fatalf("parts of records in an older format: %v", err)
 	}
 }
 
@@ -66,6 +94,9 @@ func TestManifestIsChecked(t *testing.T) {
 		"huge entries":     func(m *Manifest) { m.MaxEntryBytes = math.MaxInt32 + 1 },
 		"nameless record":  func(m *Manifest) { m.Meta.System[0].Key = "" },
 		"tiny record":      func(m *Manifest) { m.Meta.System[0].Key = "abc" },
+		"records twice":    func(m *Manifest) { m.Records = m.Layers[1].Parts },
+		"no records in it": func(m *Manifest) { withRecords(m).Records[0].Raw = 0 },
+		"records differ":   func(m *Manifest) { withRecords(m).Records[0].Digest = Digest{1} },
 	} {
 		m := testManifest()
 		change(m)
@@ -85,6 +116,9 @@ func FuzzDecodeManifest(f *testing.F) {
 	older := testManifest()
 	older.MaxEntryBytes = 0
 	if encoded, err := EncodeManifest(older); err == nil {
+		f.Add(encoded)
+	}
+	if encoded, err := EncodeManifest(withRecords(testManifest())); err == nil {
 		f.Add(encoded)
 	}
 	f.Add(encoded[:len(encoded)/2])

@@ -16,6 +16,7 @@ const (
 	wireMembership = 4
 	wireSystem     = 6
 	wireLayers     = 7
+	wireRecords    = 9
 	wireParts      = 4
 )
 
@@ -40,19 +41,28 @@ func checkWire(b []byte) error {
 			return fmt.Errorf("a membership of %d bytes", len(value))
 		case field == wireSystem && len(value) < minWireRecord:
 			return fmt.Errorf("a system record of %d bytes", len(value))
+		case field == wireRecords:
+			return checkWirePart(value)
 		case field == wireLayers:
 			if layers++; layers > maxLayers {
 				return fmt.Errorf("more than %d layers", maxLayers)
 			}
 			return eachField(value, func(field protowire.Number, _ uint64, value []byte) error {
-				if field == wireParts && len(value) < minWirePart {
-					return fmt.Errorf("a part that is described in %d bytes", len(value))
+				if field != wireParts {
+					return nil
 				}
-				return nil
+				return checkWirePart(value)
 			})
 		}
 		return nil
 	})
+}
+
+func checkWirePart(b []byte) error {
+	if len(b) < minWirePart {
+		return fmt.Errorf("a part that is described in %d bytes", len(b))
+	}
+	return nil
 }
 
 // eachField calls f for each field of a message, with its number or its bytes.

@@ -225,6 +225,15 @@ func (w *LayerWriter) Close() error {
 	if w.closed {
 		return nil
 	}
+	if err := w.end(); err != nil {
+		return err
+	}
+	w.upload.layers = append(w.upload.layers, w.layer)
+	return nil
+}
+
+// end ends the last part.
+func (w *LayerWriter) end() error {
 	w.closed = true
 	u := w.upload
 	if u.open == w {
@@ -238,7 +247,6 @@ func (w *LayerWriter) Close() error {
 		u.cancel() // half a layer is no snapshot
 		return fmt.Errorf("write a snapshot: %w", w.err)
 	}
-	u.layers = append(u.layers, w.layer)
 	return nil
 }
 
@@ -273,7 +281,7 @@ func (u *Upload) send(p *partWriter) error {
 	return nil
 }
 
-// Commit waits for all parts, and stores the manifest. Layers follow each other and end at meta.Last. A part that was kept, or found there
+// Commit stores the records of meta and waits for all parts, and then stores the manifest. Layers follow each other and end at meta.Last. A part that was kept, or found there
 // and not sent, and is missing now, gives a *DamagedError, and no manifest. The upload has ended after it, also with an error.
 func (u *Upload) Commit(ctx context.Context, meta storage.SnapshotMeta) (storage.SnapshotRef, Stats, error) {
 	ref, err := u.commit(ctx, meta)
@@ -293,6 +301,13 @@ func (u *Upload) commit(ctx context.Context, meta storage.SnapshotMeta) (storage
 	if u.open != nil {
 		return storage.SnapshotRef{}, errors.New("a layer is not closed")
 	}
+	records, err := u.writeRecords(meta.System)
+	if err != nil {
+		return storage.SnapshotRef{}, err
+	}
+	if len(records) > 0 {
+		meta.System = nil
+	}
 	failed := context.Cause(u.ctx)
 	if err := u.senders.Wait(); err != nil {
 		return storage.SnapshotRef{}, err
@@ -309,7 +324,7 @@ func (u *Upload) commit(ctx context.Context, meta storage.SnapshotMeta) (storage
 			u.layers[i].Upto = upto
 		}
 	}
-	manifest := &Manifest{Cluster: u.cluster, Meta: meta, Layers: u.layers, MaxEntryBytes: u.options.MaxEntryBytes}
+	manifest := &Manifest{Cluster: u.cluster, Meta: meta, Records: records, Layers: u.layers, MaxEntryBytes: u.options.MaxEntryBytes}
 	encoded, err := EncodeManifest(manifest)
 	if err != nil {
 		return storage.SnapshotRef{}, err

@@ -30,13 +30,16 @@ type Manifest struct {
 	Cluster []byte                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Last    *LogID                 `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`
 	// As in an entry of the membership kind.
-	Membership   []byte          `protobuf:"bytes,4,opt,name=membership,proto3" json:"membership,omitempty"`
-	MembershipId *LogID          `protobuf:"bytes,5,opt,name=membership_id,json=membershipId,proto3" json:"membership_id,omitempty"`
-	System       []*SystemRecord `protobuf:"bytes,6,rep,name=system,proto3" json:"system,omitempty"`
+	Membership   []byte `protobuf:"bytes,4,opt,name=membership,proto3" json:"membership,omitempty"`
+	MembershipId *LogID `protobuf:"bytes,5,opt,name=membership_id,json=membershipId,proto3" json:"membership_id,omitempty"`
+	// Empty if they are in parts of their own.
+	System []*SystemRecord `protobuf:"bytes,6,rep,name=system,proto3" json:"system,omitempty"`
 	// In the order in which they are applied.
 	Layers []*Layer `protobuf:"bytes,7,rep,name=layers,proto3" json:"layers,omitempty"`
 	// The largest command that the cluster takes. Zero: not known, written before this field was.
 	MaxEntryBytes uint64 `protobuf:"varint,8,opt,name=max_entry_bytes,json=maxEntryBytes,proto3" json:"max_entry_bytes,omitempty"`
+	// Since format 2: the parts of the stream of the system records, in their order.
+	Records       []*Part `protobuf:"bytes,9,rep,name=records,proto3" json:"records,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -125,6 +128,13 @@ func (x *Manifest) GetMaxEntryBytes() uint64 {
 		return x.MaxEntryBytes
 	}
 	return 0
+}
+
+func (x *Manifest) GetRecords() []*Part {
+	if x != nil {
+		return x.Records
+	}
+	return nil
 }
 
 type LogID struct {
@@ -374,7 +384,7 @@ var File_manifest_proto protoreflect.FileDescriptor
 
 const file_manifest_proto_rawDesc = "" +
 	"\n" +
-	"\x0emanifest.proto\x12\x16quorate.objectstore.v1\"\xf0\x02\n" +
+	"\x0emanifest.proto\x12\x16quorate.objectstore.v1\"\xa8\x03\n" +
 	"\bManifest\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\fR\acluster\x121\n" +
@@ -385,7 +395,8 @@ const file_manifest_proto_rawDesc = "" +
 	"\rmembership_id\x18\x05 \x01(\v2\x1d.quorate.objectstore.v1.LogIDR\fmembershipId\x12<\n" +
 	"\x06system\x18\x06 \x03(\v2$.quorate.objectstore.v1.SystemRecordR\x06system\x125\n" +
 	"\x06layers\x18\a \x03(\v2\x1d.quorate.objectstore.v1.LayerR\x06layers\x12&\n" +
-	"\x0fmax_entry_bytes\x18\b \x01(\x04R\rmaxEntryBytes\"1\n" +
+	"\x0fmax_entry_bytes\x18\b \x01(\x04R\rmaxEntryBytes\x126\n" +
+	"\arecords\x18\t \x03(\v2\x1c.quorate.objectstore.v1.PartR\arecords\"1\n" +
 	"\x05LogID\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\"6\n" +
@@ -428,14 +439,15 @@ var file_manifest_proto_depIdxs = []int32{
 	1, // 1: quorate.objectstore.v1.Manifest.membership_id:type_name -> quorate.objectstore.v1.LogID
 	2, // 2: quorate.objectstore.v1.Manifest.system:type_name -> quorate.objectstore.v1.SystemRecord
 	3, // 3: quorate.objectstore.v1.Manifest.layers:type_name -> quorate.objectstore.v1.Layer
-	1, // 4: quorate.objectstore.v1.Layer.since:type_name -> quorate.objectstore.v1.LogID
-	1, // 5: quorate.objectstore.v1.Layer.upto:type_name -> quorate.objectstore.v1.LogID
-	4, // 6: quorate.objectstore.v1.Layer.parts:type_name -> quorate.objectstore.v1.Part
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	4, // 4: quorate.objectstore.v1.Manifest.records:type_name -> quorate.objectstore.v1.Part
+	1, // 5: quorate.objectstore.v1.Layer.since:type_name -> quorate.objectstore.v1.LogID
+	1, // 6: quorate.objectstore.v1.Layer.upto:type_name -> quorate.objectstore.v1.LogID
+	4, // 7: quorate.objectstore.v1.Layer.parts:type_name -> quorate.objectstore.v1.Part
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_manifest_proto_init() }

@@ -200,7 +200,7 @@ var mutants = []mutant{
 		{sessionTable, "if e.Time-x.time > x.idle {", "if s.judged++; s.judged%50 == 0 || e.Time-x.time > x.idle {"},
 	}, simulator, false},
 	{"vote that is heard twice counts for two (27)", []patch{
-		{"election.go", "		c.granted[resp.From.ID] = true\n	} else", "		for _, m := range e.Membership().Members {\n			if c.granted[resp.From.ID] && !c.granted[m.ID] {\n				c.granted[m.ID] = true\n				break\n			}\n		}\n		c.granted[resp.From.ID] = true\n	} else"},
+		{"election.go", "		c.granted[resp.From] = true\n	} else", "		for _, m := range e.Membership().Members {\n			if c.granted[resp.From] && !c.granted[m.Peer] {\n				c.granted[m.Peer] = true\n				break\n			}\n		}\n		c.granted[resp.From] = true\n	} else"},
 	}, simulator, false},
 	{"votes and entries counted by two sources of truth (47)", []patch{
 		{"election.go", "	c := e.campaign\n	m := e.Membership()", "	c := e.campaign\n	m := e.memberships[0].Membership"},
@@ -290,6 +290,12 @@ var mutants = []mutant{
 	}, engineTests, false},
 	{"member taken for removed by a configuration that it is in", []patch{
 		{"election.go", "if newest.Membership.Contains(e.cfg.Self) {\n\t\tsince++", "if false {\n\t\tsince++"},
+	}, engineTests, false},
+	{"vote counted for another directory of that name (9, 10)", []patch{
+		{"election.go", "return c.granted[x.Peer] })", "for p := range c.granted {\n\t\t\tif p.ID == x.ID {\n\t\t\t\treturn true\n\t\t\t}\n\t\t}\n\t\treturn false\n\t})"},
+	}, engineTests, false},
+	{"snapshot of an earlier leadership offered", []patch{
+		{"leader.go", "e.snapshot = SnapshotRef{} // of", "// of"},
 	}, engineTests, false},
 	{"setting lost through a snapshot (11, rule 5)", []patch{
 		{"snapshot.go", "settings := []SettingAt{setting}", "settings := []SettingAt{{}}"},

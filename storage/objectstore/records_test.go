@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"quorate/node/raft"
 	"quorate/storage"
 	pb "quorate/storage/objectstore/objectstorepb"
@@ -69,25 +67,6 @@ func wantRecords(t testing.TB, blobs Blobs, ref storage.SnapshotRef, want []stor
 	}
 }
 
-// backupOf saves a snapshot into a file and opens that.
-func backupOf(t testing.TB, blobs Blobs, ref storage.SnapshotRef) *File {
-	t.Helper()
-	files := vfs.NewMem()
-	out, err := files.Create("backup", vfs.WriteCategoryUnspecified)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(Save(t.Context(), blobs, ref, out, SaveOptions{Retry: once}), out.Close()); err != nil {
-		t.Fatal(err)
-	}
-	f, err := OpenFile(files, "backup")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.Close() })
-	return f
-}
-
 // TestRecordsGoWhereTheirSnapshotGoes: be they few and in the manifest, or many and in parts of their own.
 func TestRecordsGoWhereTheirSnapshotGoes(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -115,7 +94,11 @@ func TestRecordsGoWhereTheirSnapshotGoes(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantRecords(t, fetched, ref, c.records)
-			wantRecords(t, backupOf(t, fetched, ref), ref, c.records)
+			backup, err := openBackup(t, saved(t, fetched, ref))
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantRecords(t, backup, ref, c.records)
 		})
 	}
 }

@@ -147,8 +147,15 @@ func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
 		from = &movingBlobs{Blobs: from, moving: moving}
 	}
 	err := objectstore.Fetch(ctx, from, f.to, f.ref, objectstore.FetchOptions{
-		Retry:    objectstore.Retry{Patience: storePatience},
-		Check:    f.check,
+		Retry: objectstore.Retry{Patience: storePatience},
+		Check: f.check,
+		CheckWhole: func(m *objectstore.Manifest) (err error) { // what check cannot: the records may be in parts
+			if result.meta, err = objectstore.ReadMeta(ctx, f.to, m, objectstore.Retry{}); err != nil {
+				return err
+			}
+			_, err = f.cfg.settingIn(result.meta.System)
+			return err
+		},
 		Progress: func(done, total int64) { f.progress.done.Store(done); f.progress.total.Store(total) },
 	})
 	if err != nil {
@@ -156,12 +163,6 @@ func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
 	}
 	if result.manifest, err = objectstore.Open(ctx, f.to, f.ref); err != nil {
 		return fmt.Errorf("open what was fetched: %w", err)
-	}
-	if result.meta, err = objectstore.ReadMeta(ctx, f.to, result.manifest, objectstore.Retry{}); err != nil {
-		return fmt.Errorf("open what was fetched: %w", err)
-	}
-	if _, err := f.cfg.settingIn(result.meta.System); err != nil {
-		return err // before the state machine meets what it does not know
 	}
 	staged, ok := f.sm.(StagedStateMachine)
 	if !ok {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"io"
 	"path/filepath"
 	"slices"
@@ -83,5 +84,25 @@ func TestARefusedSnapshotIsNotTheStateAfterARestart(t *testing.T) {
 	r := restored{cluster: ours, settings: make([]raft.SettingAt, 1)}
 	if err := (&Node{cfg: Config{Dir: dir}, sm: sm}).restoreLocal(&r); err != nil || sm.content != "our state" || r.local != own.Last {
 		t.Errorf("after a restart the state is %q, up to %v (%v)", sm.content, r.applied, err)
+	}
+}
+
+// Neither is one of a version that the node does not speak, which is known only from its records, also when these are in parts of their own.
+func TestASnapshotOfANewerVersionIsNotTheStateAfterARestart(t *testing.T) {
+	cluster := raft.ClusterID{1}
+	setting, err := encodeSettingRecord(raft.SettingAt{ID: raft.LogID{Term: 1, Index: 9}, Setting: raft.Setting{Versions: raft.Versions{Command: 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{10, 2 << 20} {
+		local, shared := objectstore.NewDirectory(vfs.NewMem(), "/local"), objectstore.NewDirectory(vfs.NewMem(), "/shared")
+		newer := storeSnapshot(t, shared, cluster, 100, "state", SystemRecord{Key: "large", Value: make([]byte, size)}, setting)
+		f := &fetcher{from: shared, to: local, ref: newer, cluster: cluster, sm: &memoryState{}, progress: &fetchProgress{}, inMemory: true}
+		if err := f.fetch(t.Context(), &fetched{}); !errors.Is(err, ErrUpgrade) {
+			t.Fatalf("records of %d bytes: not refused: %v", size, err)
+		}
+		if refs, _, err := objectstore.List(t.Context(), local); err != nil || len(refs) > 0 {
+			t.Errorf("records of %d bytes: in the node's directory: %v (%v)", size, refs, err)
+		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // storeSnapshot puts a snapshot of that content into a store.
-func storeSnapshot(t *testing.T, blobs objectstore.Blobs, cluster raft.ClusterID, index uint64, content string) storage.SnapshotRef {
+func storeSnapshot(t *testing.T, blobs objectstore.Blobs, cluster raft.ClusterID, index uint64, content string, system ...SystemRecord) storage.SnapshotRef {
 	t.Helper()
 	u, err := objectstore.Begin(t.Context(), blobs, cluster, objectstore.UploadOptions{})
 	if err != nil {
@@ -28,7 +28,7 @@ func storeSnapshot(t *testing.T, blobs objectstore.Blobs, cluster raft.ClusterID
 	if err := errors.Join(err, l.Close()); err != nil {
 		t.Fatal(err)
 	}
-	ref, _, err := u.Commit(t.Context(), storage.SnapshotMeta{Last: raft.LogID{Term: 1, Index: index}, Membership: raft.NewMembership(raft.Peer{ID: "n1", Incarnation: 1})})
+	ref, _, err := u.Commit(t.Context(), storage.SnapshotMeta{Last: raft.LogID{Term: 1, Index: index}, Membership: raft.NewMembership(raft.Peer{ID: "n1", Incarnation: 1}), System: system})
 	if err != nil {
 		t.Fatal(err)
 	}

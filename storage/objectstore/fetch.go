@@ -19,6 +19,8 @@ type FetchOptions struct {
 	Retry    Retry
 	// Check, if set, may refuse the snapshot, before any of it is fetched or stored.
 	Check func(*Manifest) error
+	// CheckWhole, if set, may refuse it when all of its parts are in the directory, before the manifest is: so what is refused is no snapshot there.
+	CheckWhole func(*Manifest) error
 	// Progress, if set, is told how many bytes of how many are there, as they are stored. It is called by one goroutine at a time and
 	// must not block.
 	Progress func(done, total int64)
@@ -79,6 +81,11 @@ func fetch(ctx context.Context, from Blobs, to *Directory, ref storage.SnapshotR
 	}
 	if err := group.Wait(); err != nil {
 		return err
+	}
+	if options.CheckWhole != nil {
+		if err := options.CheckWhole(manifest); err != nil {
+			return err
+		}
 	}
 	return to.Put(ctx, ref.Name, int64(len(encoded)), bytes.NewReader(encoded))
 }

@@ -117,14 +117,7 @@ func TestLogTimeDoesNotGoBackAfterAPurge(t *testing.T) {
 	if err := n.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	n = startAlone(t, dir, blobs, sm)
-	r, err := n.Propose(ctx, []byte("b"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if passed, err := time.ParseDuration(string(r.Value)); err != nil || passed < 0 {
-		t.Fatalf("the log time of a command is %s after that of the one before (%v)", r.Value, err)
-	}
+	timeGoesOn(ctx, t, startAlone(t, dir, blobs, sm))
 }
 
 // hold has RaftCore wait until the returned function is called.
@@ -234,6 +227,18 @@ func TestAProposalThatComesWithATransferIsNotSentToItsOwnNode(t *testing.T) {
 	}
 }
 
+// timeGoesOn proposes a command, whose log time must not be before that of the one before.
+func timeGoesOn(ctx context.Context, t *testing.T, n *Node) {
+	t.Helper()
+	r, err := n.Propose(ctx, []byte("b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if passed, err := time.ParseDuration(string(r.Value)); err != nil || passed < 0 {
+		t.Fatalf("the log time of a command is %s after that of the one before (%v)", r.Value, err)
+	}
+}
+
 // TestLogTimeDoesNotGoBackAfterARecovery: the same as after a purge, when a survivor begins a new cluster.
 func TestLogTimeDoesNotGoBackAfterARecovery(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
@@ -256,12 +261,5 @@ func TestLogTimeDoesNotGoBackAfterARecovery(t *testing.T) {
 	if _, err := Recover(ctx, Survivor{Cluster: "test", ID: "n1", Dir: dir, Logger: slog.New(slog.DiscardHandler)}, sm, false); err != nil {
 		t.Fatal(err)
 	}
-	n = startAlone(t, dir, blobs, sm)
-	r, err := n.Propose(ctx, []byte("b"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if passed, err := time.ParseDuration(string(r.Value)); err != nil || passed < 0 {
-		t.Fatalf("the log time of a command is %s after that of the one before (%v)", r.Value, err)
-	}
+	timeGoesOn(ctx, t, startAlone(t, dir, blobs, sm))
 }

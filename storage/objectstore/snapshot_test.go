@@ -529,11 +529,14 @@ func TestAReusedPartThatIsGoneIsNoticed(t *testing.T) {
 	}
 	defer u.Abort()
 	writeLayer(t, u, raft.LogID{}, content)
-	for deadline, reused := time.Now().Add(20*time.Second), 0; reused < len(u.layers[0].Parts); {
-		if time.Now().After(deadline) {
+	deadline, tick := time.After(20*time.Second), time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for reused := 0; reused < len(u.layers[0].Parts); {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			t.Fatalf("only %d parts were found there", reused)
 		}
-		time.Sleep(time.Millisecond)
 		u.mu.Lock()
 		reused = u.stats.PartsReused
 		u.mu.Unlock()

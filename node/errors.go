@@ -39,11 +39,15 @@ func (e *NotLeaderError) Error() string {
 	return fmt.Sprintf("not leader (leader is %s)", e.Leader)
 }
 
-// TooLargeError says that a command is larger than the cluster's entries may be.
+// TooLargeError says that a command is larger than the cluster's entries may be, or than the leader's NATS server takes now.
 type TooLargeError struct {
+	// Limit is zero if it is the leader's, and this node does not lead.
 	Size, Limit int
 }
 
 func (e *TooLargeError) Error() string {
+	if e.Limit == 0 {
+		return fmt.Sprintf("command of %d bytes is too large for the NATS server of the leader: raise its max_payload", e.Size)
+	}
 	return fmt.Sprintf("command of %d bytes is too large: the limit is %d bytes", e.Size, e.Limit)
 }

@@ -63,6 +63,8 @@ func forwarded(a transport.Answer, size int) (Result, error) {
 		return Result{}, &NotLeaderError{Leader: resp.Leader}
 	case transport.FailureBusy:
 		return Result{}, ErrBusy
+	case transport.FailureTooLarge:
+		return Result{}, &TooLargeError{Size: size}
 	case transport.FailureLost:
 		return Result{}, ErrLost
 	case transport.FailureSession:

@@ -135,8 +135,8 @@ func TestALeaderWhoseServerOffersLessHandsOver(t *testing.T) {
 	linkedServer(t, "third", port, 64<<10, route)
 	waitFor(t, "n1 to be back", func() bool { return n1.Status().NATS.Connected && len(n1.Status().Warnings) > 0 })
 	waitFor(t, "n1 to lead", func() bool {
-		_ = c.leader().TransferLeadership(within(t, 10*time.Second), "n1")
-		return n1.Status().Serving
+		_ = c.nodes["n2"].TransferLeadership(within(t, 10*time.Second), "n1")
+		return n1.Status().Serving && c.nodes["n2"].Status().Leader == "n1" && c.nodes["n3"].Status().Leader == "n1"
 	})
 	if _, err := n1.Wait(within(t, 30*time.Second), func(s node.Status) bool { return s.Leader != "n1" && s.Leader != "" }); err != nil {
 		t.Fatalf("it goes on leading: %v", err)

@@ -533,7 +533,7 @@ const mostMessageBytes = 512 << 10
 
 // maxMessageBytes is how many bytes of entries a message may have now, with room for what surrounds them.
 func maxMessageBytes(t transport.Transport) int {
-	return max(1, min(mostMessageBytes, t.MaxRequestBytes()-entryEnvelope))
+	return max(1, min(mostMessageBytes, t.MaxRequestBytes()-EntryEnvelope))
 }
 
 // end answers everything that waits. The workers end with the context.

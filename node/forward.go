@@ -48,7 +48,7 @@ func forwarded(a transport.Answer, size int) (Result, error) {
 	var tooLarge *transport.TooLargeError
 	switch {
 	case errors.As(a.Err, &tooLarge):
-		return Result{}, &TooLargeError{Size: size, Limit: max(0, tooLarge.Limit-entryEnvelope)}
+		return Result{}, &TooLargeError{Size: size, Limit: max(0, tooLarge.Limit-EntryEnvelope)}
 	case errors.Is(a.Err, transport.ErrNoResponders), errors.Is(a.Err, transport.ErrDisconnected):
 		return Result{}, &NotLeaderError{} // it was not sent, or nobody got it
 	case errors.As(a.Err, &refused):

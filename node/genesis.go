@@ -23,11 +23,11 @@ var (
 	ErrMembersDiffer = errors.New("members lists differ")
 )
 
-// entryEnvelope is what is kept free, of the NATS payload limit, for what surrounds the largest command on its way.
-const entryEnvelope = 4096
+// EntryEnvelope is what is kept free, of the NATS payload limit, for what surrounds the largest command on its way.
+const EntryEnvelope = 4096
 
-// leastEntryBytes is the least that a cluster takes as its largest command.
-const leastEntryBytes = 1024
+// MinEntryBytes is the least that a cluster takes as its largest command.
+const MinEntryBytes = 1024
 
 // gathering is how the first members of a cluster agree on its genesis (rule 10 of the design): every listed member
 // has to be heard once; the smallest name then writes the genesis, with everyone's incarnation, to its disk and hands it out; the others adopt it
@@ -252,7 +252,7 @@ func (g *gathering) propose(known map[raft.NodeID]*transport.HelloResponse) (sto
 		peers = append(peers, resp.From)
 		payload = min(payload, resp.MaxPayloadBytes)
 	}
-	return storage.NewGenesis(n.cfg.Cluster, peers, uint64(max(payload-entryEnvelope, leastEntryBytes))), true
+	return storage.NewGenesis(n.cfg.Cluster, peers, uint64(max(payload-EntryEnvelope, MinEntryBytes))), true
 }
 
 // found writes the genesis to disk and hands it out. A member that does not hear of it this way asks for it.

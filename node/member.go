@@ -279,9 +279,9 @@ func (n *Node) meet(ctx context.Context, id raft.NodeID) (raft.Peer, error) {
 		}
 		return hello.From, nil
 	}
-	if room := uint64(max(0, hello.MaxPayloadBytes)); room < genesis.MaxEntryBytes+entryEnvelope {
+	if room := uint64(max(0, hello.MaxPayloadBytes)); room < genesis.MaxEntryBytes+EntryEnvelope {
 		return raft.Peer{}, fmt.Errorf("the NATS server of %s takes messages of %d bytes, but the cluster's largest entry needs %d: raise its max_payload",
-			id, room, genesis.MaxEntryBytes+entryEnvelope)
+			id, room, genesis.MaxEntryBytes+EntryEnvelope)
 	}
 	answer = n.call(ctx, raft.Peer{ID: id}, &transport.AdoptRequest{Genesis: *genesis})
 	adopted, ok := answer.Response.(*transport.AdoptResponse)

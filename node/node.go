@@ -353,10 +353,10 @@ func (n *Node) admit(data []byte) error {
 	if limit == 0 {
 		return ErrNotInitialized
 	}
-	if len(data) > leastEntryBytes {
+	if len(data) > MinEntryBytes {
 		// Not more than can be sent now, either: an entry that cannot leave its leader holds up all that follow. What every server
 		// takes is not worth asking for.
-		limit = min(limit, int64(max(leastEntryBytes, n.links.transport.MaxRequestBytes()-entryEnvelope)))
+		limit = min(limit, int64(max(MinEntryBytes, n.links.transport.MaxRequestBytes()-EntryEnvelope)))
 	}
 	if int64(len(data)) > limit {
 		return &TooLargeError{Size: len(data), Limit: int(limit)}

@@ -46,7 +46,7 @@ func (c *raftCore) yield(now time.Time) {
 
 // carries reports whether a NATS server that takes messages of so many bytes takes the cluster's largest entry.
 func (c *raftCore) carries(messageBytes int) bool {
-	return uint64(max(0, messageBytes)) >= c.genesis.MaxEntryBytes+entryEnvelope
+	return uint64(max(0, messageBytes)) >= c.genesis.MaxEntryBytes+EntryEnvelope
 }
 
 // mostLag is how many entries a voter may be behind to be handed leadership: proposals wait while it catches up.

@@ -285,8 +285,8 @@ func (n *Node) Status() Status {
 	if !status.NATS.Connected && n.cfg.Transport == nil {
 		status.Warnings = append(status.Warnings, "not connected to NATS")
 	}
-	if room := n.links.maxRequestBytes(); status.NATS.Connected && room > 0 && room < status.MaxEntryBytes+entryEnvelope {
-		status.Warnings = append(status.Warnings, fmt.Sprintf("the NATS server takes messages of %d bytes, less than the cluster's largest entry of %d needs: raise its max_payload to %d", room, status.MaxEntryBytes, status.MaxEntryBytes+entryEnvelope))
+	if room := n.links.maxRequestBytes(); status.NATS.Connected && room > 0 && room < status.MaxEntryBytes+EntryEnvelope {
+		status.Warnings = append(status.Warnings, fmt.Sprintf("the NATS server takes messages of %d bytes, less than the cluster's largest entry of %d needs: raise its max_payload to %d", room, status.MaxEntryBytes, status.MaxEntryBytes+EntryEnvelope))
 	}
 	if s.failure != nil {
 		status.Error = s.failure.Error()

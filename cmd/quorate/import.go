@@ -42,6 +42,9 @@ named, and everything else is stored. 3 if it gave up since the cluster was unav
 			if im.concurrency < 1 {
 				return usagef("--concurrency %d must be at least 1", im.concurrency)
 			}
+			if im.retry.patience < 0 {
+				return usagef("--patience %v must not be negative", im.retry.patience)
+			}
 			plan, err := scanImport(args[0], im.prefix)
 			if err != nil {
 				return err
@@ -59,12 +62,6 @@ named, and everything else is stored. 3 if it gave up since the cluster was unav
 	cmd.Flags().StringVar(&im.prefix, "prefix", "", "put this before every path to make the key")
 	cmd.Flags().IntVar(&im.concurrency, "concurrency", 64, "how many files are under way at once")
 	cmd.Flags().DurationVar(&im.retry.patience, "patience", defaultPatience, "how long one file is tried again while the cluster is unavailable")
-	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if im.retry.patience < 0 {
-			return usagef("--patience %v must not be negative", im.retry.patience)
-		}
-		return nil
-	}
 	cmd.Flags().BoolVar(&im.skipUnchanged, "skip-unchanged", false, "read each key first, and do not write what is there already")
 	return cmd
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"quorate/node"
 	"quorate/node/kv"
 	"quorate/transport/embednats"
 )
@@ -213,7 +214,7 @@ func TestRestoredClusterTakesEntriesAsLargeAsBefore(t *testing.T) {
 				return readJSON[shownRecovery](t, out).MaxEntryBytes, errs
 			}
 			for id, from := range map[string][]string{"file": {"--file", backup}, "bucket": {"--nats", c.url}} {
-				if limit, errs := restore(id, from...); limit != uint64(payload-entryEnvelope) || errs != "" {
+				if limit, errs := restore(id, from...); limit != uint64(payload-node.EntryEnvelope) || errs != "" {
 					t.Errorf("%s: largest entry of %d bytes\n%s", id, limit, errs)
 				}
 				if limit, errs := restore(id+"-small", append(from, "--max-entry-bytes", "64KiB")...); limit != 64<<10 || !strings.Contains(errs, "too large to be written again") {
@@ -241,8 +242,8 @@ func TestLargestEntryOfARestoredCluster(t *testing.T) {
 		says        string
 	}{
 		{0, 500, 0, 500, ""},
-		{0, 500, 500 + entryEnvelope, 500, ""},
-		{0, 500, 500 + entryEnvelope - 1, 500, "max_payload"},
+		{0, 500, 500 + node.EntryEnvelope, 500, ""},
+		{0, 500, 500 + node.EntryEnvelope - 1, 500, "max_payload"},
 		{600, 500, 0, 600, ""},
 		{400, 500, 0, 400, "too large to be written again"},
 		{0, 0, 0, defaultMaxEntryBytes, "does not say"},

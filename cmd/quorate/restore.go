@@ -16,12 +16,9 @@ import (
 	"quorate/storage/objectstore"
 )
 
-// entryEnvelope is what a message has, at most, around the largest entry.
-const entryEnvelope = 4096
-
 // defaultMaxEntryBytes fits below the payload limit that a NATS server has by default, 1 MiB. It is for backups that do not say how large
 // their cluster's entries could be.
-const defaultMaxEntryBytes = 1<<20 - entryEnvelope
+const defaultMaxEntryBytes = 1<<20 - node.EntryEnvelope
 
 func (a *app) snapshotRestoreCommand() *cobra.Command {
 	var f offlineFlags
@@ -127,7 +124,7 @@ func parseMaxEntryBytes(s string) (uint64, error) {
 	if s == "" {
 		return 0, nil
 	}
-	const smallest, largest = 1 << 10, 64<<20 - entryEnvelope // what a cluster takes at the least, and NATS at the most
+	const smallest, largest = node.MinEntryBytes, 64<<20 - node.EntryEnvelope // what a cluster takes at the least, and NATS at the most
 	n, err := humanize.ParseBytes(s)
 	if err != nil || n < smallest || n > largest {
 		return 0, usagef("--max-entry-bytes %q must be a size from 1KiB to %d bytes, 64 MiB less 4 KiB", s, largest)
@@ -142,16 +139,16 @@ func (a *app) maxEntryBytes(wanted, had uint64, room int64) uint64 {
 	if limit == 0 {
 		limit = defaultMaxEntryBytes
 		if room > 0 {
-			limit = uint64(max(room-entryEnvelope, 1024))
+			limit = uint64(max(room-node.EntryEnvelope, node.MinEntryBytes))
 		}
 		fmt.Fprintf(a.stderr, "quorate: the snapshot does not say how large an entry of its cluster may be: it is %d bytes in the new one; choose with --max-entry-bytes\n", limit)
 	}
 	if wanted > 0 && wanted < had {
 		fmt.Fprintf(a.stderr, "quorate: the old cluster took entries of %d bytes: values that are in the state may be too large to be written again\n", had)
 	}
-	if needs := int64(limit) + entryEnvelope; room > 0 && room < needs {
+	if needs := int64(limit) + node.EntryEnvelope; room > 0 && room < needs {
 		fmt.Fprintf(a.stderr, "quorate: the NATS server takes messages of %d bytes, and the new cluster's largest entry needs %d: nobody can join until its max_payload is raised; or restore again, into another directory, with --max-entry-bytes %d\n",
-			room, needs, room-entryEnvelope)
+			room, needs, room-node.EntryEnvelope)
 	}
 	return limit
 }

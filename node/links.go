@@ -131,7 +131,7 @@ func (l *links) status() NATSStatus {
 		return s
 	}
 	if s.Connected = l.transport.Connected() && l.clients.Up(); s.Connected { // who dials answers nothing else
-		s.URL = l.raft.ConnectedUrlRedacted()
+		s.URL = natsrpc.RedactURLs(l.raft.ConnectedUrl())
 	}
 	return s
 }

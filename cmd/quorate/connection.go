@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"regexp"
 	"strings"
@@ -213,7 +212,7 @@ func (l *link) forbidden(err error) error {
 	if err == nil || !errors.Is(refused, nats.ErrPermissionViolation) {
 		return nil
 	}
-	return withStatus(statusUnavailable, fmt.Errorf("NATS at %s does not let this user do that: %w: %w", l.conn.ConnectedUrlRedacted(), refused, err))
+	return withStatus(statusUnavailable, fmt.Errorf("NATS at %s does not let this user do that: %w: %w", natsrpc.RedactURLs(l.conn.ConnectedUrl()), refused, err))
 }
 
 // connect reaches NATS, or fails: a person at a terminal waits for no server to come up.
@@ -258,30 +257,17 @@ func (t natsTarget) dial(ctx context.Context, name string, timeout time.Duration
 		if err == nil {
 			conn.Close()
 		}
-		return nil, fmt.Errorf("connect to NATS at %s: %w", redactURLs(t.url), context.Cause(ctx))
+		return nil, fmt.Errorf("connect to NATS at %s: %w", natsrpc.RedactURLs(t.url), context.Cause(ctx))
 	case err == nil:
 		return conn, nil
 	case errors.Is(err, nats.ErrNoServers):
 		return nil, fmt.Errorf("NATS cannot be reached at %s: %w: is it running? `quorate dev` starts a cluster with one; --nats or $NATS_URL name another",
-			redactURLs(t.url), err)
+			natsrpc.RedactURLs(t.url), err)
 	case errors.Is(err, nats.ErrAuthorization):
 		return nil, withStatus(statusUnavailable, fmt.Errorf("NATS at %s does not let this user in: %w: check --creds, --nkey, --user or --context",
-			redactURLs(t.url), err))
+			natsrpc.RedactURLs(t.url), err))
 	}
-	return nil, withStatus(statusUnavailable, fmt.Errorf("connect to NATS at %s: %w", redactURLs(t.url), err))
-}
-
-// redactURLs hides passwords in a list of URLs.
-func redactURLs(urls string) string {
-	parts := strings.Split(urls, ",")
-	for i, part := range parts {
-		if u, err := url.Parse(strings.TrimSpace(part)); err == nil {
-			parts[i] = u.Redacted()
-		} else {
-			parts[i] = "(malformed URL)"
-		}
-	}
-	return strings.Join(parts, ",")
+	return nil, withStatus(statusUnavailable, fmt.Errorf("connect to NATS at %s: %w", natsrpc.RedactURLs(t.url), err))
 }
 
 // withClient runs f with a client of the cluster's key-value store.
@@ -311,7 +297,7 @@ func (f *clientFlags) withClient(ctx context.Context, purpose string, use func(*
 		return forbidden
 	}
 	if err != nil && isUnavailable(err) && ctx.Err() == nil {
-		return fmt.Errorf("cluster %s at %s: %w: `quorate status` shows its nodes; --cluster or $QUORATE_CLUSTER name another", l.cluster, l.conn.ConnectedUrlRedacted(), err)
+		return fmt.Errorf("cluster %s at %s: %w: `quorate status` shows its nodes; --cluster or $QUORATE_CLUSTER name another", l.cluster, natsrpc.RedactURLs(l.conn.ConnectedUrl()), err)
 	}
 	return err
 }

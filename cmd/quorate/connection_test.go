@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
+
+	"quorate/transport/natsrpc"
 )
 
 // closedPort returns a port of this machine on which nobody listens.
@@ -139,8 +141,8 @@ func TestCommandsToTryNextFitTheEnvironment(t *testing.T) {
 }
 
 func TestPasswordsAreNotShown(t *testing.T) {
-	shown := redactURLs("nats://u:secret@a:1, nats://b:2,nats://u:secret@%zz")
-	if strings.Contains(shown, "secret") || !strings.Contains(shown, "a:1") || !strings.Contains(shown, "nats://b:2") {
+	shown := natsrpc.RedactURLs("nats://u:secret@a:1, nats://b:2,nats://u:secret@%zz,u:secret@c:3,nats://secret@d:4")
+	if strings.Contains(shown, "secret") || !strings.Contains(shown, "c:3") || !strings.Contains(shown, "d:4") || !strings.Contains(shown, "a:1") || !strings.Contains(shown, "nats://b:2") {
 		t.Errorf("shown as %q", shown)
 	}
 }

@@ -286,3 +286,12 @@ func TestClusterThatIsNotThereIsUnavailable(t *testing.T) {
 		}
 	}
 }
+
+// TestAnAddressWithoutASchemeIsNamed: it is no malformed URL, as a message once had it.
+func TestAnAddressWithoutASchemeIsNamed(t *testing.T) {
+	address := "127.0.0.1:" + closedPort(t)
+	status, _, stderr := runCommand(t, "", "get", "k", "--nats", "u:secret@"+address)
+	if status != statusUnavailable || !strings.Contains(stderr, address) || strings.Contains(stderr, "secret") {
+		t.Errorf("exit status %d\n%s", status, stderr)
+	}
+}

@@ -12,6 +12,7 @@ import (
 
 	"quorate/node"
 	"quorate/node/raft"
+	"quorate/transport/natsrpc"
 )
 
 // serveFlags say which node to run.
@@ -132,7 +133,7 @@ func (f *serveFlags) run(ctx context.Context, logger *slog.Logger) (err error) {
 	for i, name := range f.members {
 		members[i] = raft.NodeID(name)
 	}
-	logger.Info("starting", "cluster", f.cluster, "node", f.id, "dir", f.dir, "nats", redactURLs(target.url), "version", readBuildVersion().Version)
+	logger.Info("starting", "cluster", f.cluster, "node", f.id, "dir", f.dir, "nats", natsrpc.RedactURLs(target.url), "version", readBuildVersion().Version)
 	observation, err := f.observe.start(logger)
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 	"quorate/telemetry"
 	"quorate/telemetry/spanwire"
 	"quorate/telemetry/waterfall"
+	"quorate/transport/natsrpc"
 )
 
 const (
@@ -118,7 +119,7 @@ func (a *app) trace(ctx context.Context, flags *clientFlags, operation func(cont
 		return fmt.Errorf("close the client: %w", err)
 	}
 	if failure != nil && isUnavailable(failure) {
-		failure = fmt.Errorf("cluster %s at %s: %w: `quorate status` shows its nodes", l.cluster, l.conn.ConnectedUrlRedacted(), failure)
+		failure = fmt.Errorf("cluster %s at %s: %w: `quorate status` shows its nodes", l.cluster, natsrpc.RedactURLs(l.conn.ConnectedUrl()), failure)
 	}
 	return errors.Join(failure, a.showTrace(ctx, collector, &own, result, failure != nil))
 }

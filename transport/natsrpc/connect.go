@@ -89,7 +89,7 @@ func Connect(ctx context.Context, options ConnectOptions) (*nats.Conn, error) {
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			events.Reconnects.Add(1)
 			changed()
-			logger.Info("connected to NATS again", "connection", options.Name, "url", nc.ConnectedUrlRedacted())
+			logger.Info("connected to NATS again", "connection", options.Name, "url", RedactURLs(nc.ConnectedUrl()))
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrSlowConsumer) {
@@ -108,7 +108,7 @@ func Connect(ctx context.Context, options ConnectOptions) (*nats.Conn, error) {
 			}
 		}),
 		nats.LameDuckModeHandler(func(nc *nats.Conn) {
-			logger.Info("the NATS server is about to shut down", "connection", options.Name, "url", nc.ConnectedUrlRedacted())
+			logger.Info("the NATS server is about to shut down", "connection", options.Name, "url", RedactURLs(nc.ConnectedUrl()))
 		}),
 	}, options.Options...)
 	return dial(ctx, options.URL, all, logger)
@@ -123,16 +123,16 @@ func dial(ctx context.Context, urls string, options []nats.Option, logger *slog.
 			return nc, nil
 		}
 		if errors.Is(err, nats.ErrInvalidArg) || errors.Is(err, nats.ErrInvalidConnection) {
-			return nil, fmt.Errorf("connect to NATS at %s: %w", redacted(urls), err)
+			return nil, fmt.Errorf("connect to NATS at %s: %w", RedactURLs(urls), err)
 		}
 		if now := time.Now(); now.Sub(said) >= sayEvery {
 			said = now
-			logger.Warn(trouble(err)+", trying again", "url", redacted(urls), "error", err)
+			logger.Warn(trouble(err)+", trying again", "url", RedactURLs(urls), "error", err)
 		}
 		select {
 		case <-time.After(2 * reconnectWait):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("connect to NATS at %s: %w (last: %w)", redacted(urls), context.Cause(ctx), err)
+			return nil, fmt.Errorf("connect to NATS at %s: %w (last: %w)", RedactURLs(urls), context.Cause(ctx), err)
 		}
 	}
 }
@@ -147,36 +147,56 @@ func trouble(err error) string {
 	return "cannot reach NATS"
 }
 
-// CheckURLs refuses what no server will ever answer at. The client library takes a missing scheme for nats://.
+// CheckURLs refuses what no server will ever answer at.
 func CheckURLs(urls string) error {
 	for text := range strings.SplitSeq(urls, ",") {
-		text = strings.TrimSpace(text)
-		if !strings.Contains(text, "://") {
-			text = "nats://" + text
-		}
-		u, err := url.Parse(text)
+		u, err := parseURL(text)
 		switch {
 		case err != nil: // the parser's error would show a password
 			return errors.New("a NATS URL is not a URL: want nats://HOST:PORT, several with commas between them")
 		case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme):
-			return fmt.Errorf("NATS URL %s: scheme %q is none of nats, tls, ws, wss", u.Redacted(), u.Scheme)
+			return fmt.Errorf("NATS URL %s: scheme %q is none of nats, tls, ws, wss", redacted(u), u.Scheme)
 		case u.Hostname() == "", strings.Contains(u.Hostname(), ":") && u.Host[0] != '[', u.Path != "" && u.Path != "/" && u.Scheme[0] != 'w':
-			return fmt.Errorf("NATS URL %s: want nats://HOST:PORT", u.Redacted())
+			return fmt.Errorf("NATS URL %s: want nats://HOST:PORT", redacted(u))
 		}
 	}
 	return nil
 }
 
-// redacted is a list of URLs without their passwords, for logs.
-func redacted(urls string) string {
+// RedactURLs is a list of URLs, with commas between them, without their passwords: for logs and messages.
+func RedactURLs(urls string) string {
+	if urls == "" {
+		return "" // of a connection that is down
+	}
 	list := strings.Split(urls, ",")
 	for i, text := range list {
-		u, err := url.Parse(strings.TrimSpace(text))
+		u, err := parseURL(text)
 		if err != nil {
 			list[i] = "(not a URL)"
 			continue
 		}
-		list[i] = u.Redacted()
+		list[i] = redacted(u)
 	}
 	return strings.Join(list, ",")
+}
+
+// redacted hides the password, or what stands alone where a user stands: a token.
+func redacted(u *url.URL) string {
+	if u.User == nil {
+		return u.String()
+	}
+	hidden := *u
+	if _, ok := u.User.Password(); !ok {
+		hidden.User = url.User("xxxxx")
+	}
+	return hidden.Redacted()
+}
+
+// parseURL takes a missing scheme for nats://, as the client library does.
+func parseURL(text string) (*url.URL, error) {
+	text = strings.TrimSpace(text)
+	if !strings.Contains(text, "://") {
+		text = "nats://" + text
+	}
+	return url.Parse(text)
 }

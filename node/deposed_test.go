@@ -66,6 +66,7 @@ func (g *gated) deletions() []string {
 // Only the leader deletes: the build of one that leads no more ends, and whoever waits for it gets the new leader's snapshot, or hears that
 // this node does not lead.
 func TestADeposedLeaderDeletesNothing(t *testing.T) {
+	t.Parallel()
 	for name, machine := range map[string]func(*journal) node.StateMachine{
 		"in memory": func(j *journal) node.StateMachine { return j },
 		"durable":   func(j *journal) node.StateMachine { return lasting{j} },
@@ -121,6 +122,7 @@ func TestADeposedLeaderDeletesNothing(t *testing.T) {
 
 // A leader that comes back offers what is there now, not what it built in an earlier leadership and others have removed since.
 func TestALeaderThatComesBackKnowsTheNewestSnapshot(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	log, shared := &said{}, objectstore.NewDirectory(vfs.NewMem(), "/shared")
 	c.overMemory(func(cfg *node.Config) {

@@ -46,6 +46,7 @@ func (l *lateAnswers) Close(ctx context.Context) error {
 
 // TestAForwardedReadIsAnsweredWhenTheNodeStops, also if the leader's answer comes while it does.
 func TestAForwardedReadIsAnsweredWhenTheNodeStops(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.overMemory(func(*node.Config) {})
 	came, inMemory := make(chan struct{}, 64), c.tune
@@ -74,6 +75,7 @@ func TestAForwardedReadIsAnsweredWhenTheNodeStops(t *testing.T) {
 
 // TestAFollowersReadDoesNotWaitForALeaderOfThePast, who was asked and is cut off, when another one leads.
 func TestAFollowersReadDoesNotWaitForALeaderOfThePast(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	network := c.overMemory(func(*node.Config) {})
 	c.start(c.members...)

@@ -11,6 +11,7 @@ import (
 // A node that is cut off while it builds a snapshot of its own, and then needs one of its leader's, ends the build and installs that. It builds
 // again afterwards: if it took the build to go on for ever, it would never purge its log again.
 func TestAnInstallationEndsABuildAndOthersFollow(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	network := c.storingInMemory()
 	c.start(c.members...)
@@ -44,6 +45,7 @@ func TestAnInstallationEndsABuildAndOthersFollow(t *testing.T) {
 
 // TestABuildThatAnInstallationEndsIsNoProblem that an operator must hear of.
 func TestABuildThatAnInstallationEndsIsNoProblem(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	network := c.storingInMemory()
 	c.start(c.members...)

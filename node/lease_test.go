@@ -104,6 +104,7 @@ func TestLeaseReadsTakeNoRoundToTheQuorum(t *testing.T) {
 }
 
 func TestBackToInstantFailoverEndsTheLease(t *testing.T) {
+	t.Parallel()
 	c, leader := leasing(t, someLease)
 	want := c.setLease(leader, 0)
 	if _, ok := leader.TryReadLease(); ok || leader.Status().LeaseLeft != 0 {
@@ -163,6 +164,7 @@ func (c *cluster) staleReads(old *node.Node) {
 
 // The whole core of the leader stands still in one command; its users' goroutines and its workers go on.
 func TestALeaderThatStandsStillServesNoStaleRead(t *testing.T) {
+	t.Parallel()
 	c, leader := leasing(t, someLease)
 	state := c.states[leader.Config().ID]
 	entered, release := make(chan struct{}), make(chan struct{})
@@ -194,6 +196,7 @@ func TestALeaderThatStandsStillServesNoStaleRead(t *testing.T) {
 }
 
 func TestALeaderThatIsCutOffServesNoStaleRead(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	wires := map[raft.NodeID]*wire{}
 	c.tune = func(cfg *node.Config) {

@@ -120,6 +120,7 @@ func TestNoLineForEachRequest(t *testing.T) {
 }
 
 func TestLinesOfWorkThatIsTracedNameItsTrace(t *testing.T) {
+	t.Parallel()
 	c := newStoringCluster(t, "n1", "n2", "n3")
 	spans := recordedBy(c)
 	l := c.logging(slog.LevelInfo)

@@ -178,6 +178,7 @@ func TestLogTimeNeverGoesBackAlongTheLog(t *testing.T) {
 
 // TestAProposalThatComesWithATransferIsNotSentToItsOwnNode: it waits for the end of the transfer, as those that come later do.
 func TestAProposalThatComesWithATransferIsNotSentToItsOwnNode(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	network := memnet.New(1)

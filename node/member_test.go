@@ -72,6 +72,7 @@ func (c *cluster) holds(id raft.NodeID, want []string) {
 func voters(n *node.Node) string { return fmt.Sprint(n.Membership().Voters) }
 
 func TestMembersAreAddedReplacedAndRemovedUnderLoad(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1")
 	c.start("n1")
 	stop := c.writer(c.nodes["n1"])
@@ -122,6 +123,7 @@ func TestMembersAreAddedReplacedAndRemovedUnderLoad(t *testing.T) {
 }
 
 func TestChangesAreConditional(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1")
 	c.start("n1")
 	c.propose("x")
@@ -168,6 +170,7 @@ func TestChangesAreConditional(t *testing.T) {
 }
 
 func TestAChangeThatWouldLoseTheQuorumIsRefusedUnlessForced(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	c.propose("x")
@@ -207,6 +210,7 @@ func TestAChangeThatWouldLoseTheQuorumIsRefusedUnlessForced(t *testing.T) {
 }
 
 func TestTransferOfLeadership(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	stop := c.writer(c.leader())
@@ -265,6 +269,7 @@ func TestTheLastNodeThatIsShutDownDoesNotWaitForOthers(t *testing.T) {
 }
 
 func TestProposalsAndReadsAtFollowers(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	c.leader()
@@ -295,6 +300,7 @@ func TestProposalsAndReadsAtFollowers(t *testing.T) {
 }
 
 func TestSessionsCountOnceUnderLeaderChanges(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	c.leader()
@@ -348,6 +354,7 @@ func TestASessionOutlivesAProposalThatWasGivenUp(t *testing.T) {
 }
 
 func TestALostDiskNeitherVotesNorCounts(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	c.propose("before")
@@ -388,6 +395,7 @@ func TestALostDiskNeitherVotesNorCounts(t *testing.T) {
 }
 
 func TestSwitchesAndTriggers(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	leader := c.leader()
@@ -444,6 +452,7 @@ func TestSwitchesAndTriggers(t *testing.T) {
 }
 
 func TestAVoterThatIsGoneIsReplacedByAStandby(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.tune = func(cfg *node.Config) { cfg.ReplaceAfter = time.Second }
 	c.start("n1", "n2", "n3")
@@ -467,6 +476,7 @@ func TestAVoterThatIsGoneIsReplacedByAStandby(t *testing.T) {
 
 // A follower that takes messages and never answers costs bounded memory, and slows nobody.
 func TestAHungFollowerDoesNotSlowTheQuorum(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.tune = func(cfg *node.Config) {
 		// Memtables, of which there may be one more or less at any time, must not weigh beside what is looked for.
@@ -565,6 +575,7 @@ func heapInUse() int64 {
 }
 
 func TestLeadershipGoesToWhoShouldLeadMost(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	priority := map[raft.NodeID]int{"n2": 5, "n3": 2}
 	c.tune = func(cfg *node.Config) { cfg.Priority = priority[cfg.ID] }

@@ -144,6 +144,7 @@ func TestTimeInEachChannelIsMeasured(t *testing.T) {
 }
 
 func TestExemplarsNameTheTraceOfAProposal(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	meters := measuredBy(c)
 	c.start(c.members...)
@@ -200,6 +201,7 @@ func TestAnElectionBeforeTheStartIsNotCountedAgain(t *testing.T) {
 
 // A proposal that a follower hands on is the follower's, also if it is sampled; its time in the leader's channel is the leader's.
 func TestAProposalThatIsHandedOnCountsOnce(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	meters := measuredBy(c)
 	c.start(c.members...)
@@ -226,6 +228,7 @@ func TestAProposalThatIsHandedOnCountsOnce(t *testing.T) {
 }
 
 func TestDisksAndSnapshotsAreMeasured(t *testing.T) {
+	t.Parallel()
 	c := newStoringCluster(t, "n1", "n2", "n3")
 	meters := measuredBy(c)
 	c.start(c.members...)
@@ -248,6 +251,7 @@ func TestDisksAndSnapshotsAreMeasured(t *testing.T) {
 
 // TestInFlightIsWhatATargetHasNotAnswered cuts one of three off: what is sent to it stays unanswered until time is out.
 func TestInFlightIsWhatATargetHasNotAnswered(t *testing.T) {
+	t.Parallel()
 	network, quiet := memnet.New(1), slog.New(slog.DiscardHandler)
 	members := []raft.NodeID{"n1", "n2", "n3"}
 	c := &cluster{t: t, members: members, nodes: map[raft.NodeID]*node.Node{}}

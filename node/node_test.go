@@ -20,6 +20,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestProposalsComeBackInOrderWithTheirResults(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	leader := c.leader()
@@ -50,6 +51,7 @@ func TestProposalsComeBackInOrderWithTheirResults(t *testing.T) {
 }
 
 func TestFollowerSaysWhoLeads(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.tune = func(cfg *node.Config) { cfg.NoForwarding = true }
 	c.start("n1", "n2", "n3")
@@ -80,6 +82,7 @@ func TestFollowerSaysWhoLeads(t *testing.T) {
 }
 
 func TestReadIndexSeesAcknowledgedWrites(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	leader := c.leader()
@@ -99,6 +102,7 @@ func TestReadIndexSeesAcknowledgedWrites(t *testing.T) {
 }
 
 func TestLeaderStopsAndAnotherTakesOver(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	want := []string{"before"}
@@ -115,6 +119,7 @@ func TestLeaderStopsAndAnotherTakesOver(t *testing.T) {
 }
 
 func TestRestartOfAllKeepsEverything(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	var want []string
@@ -141,6 +146,7 @@ func TestSingleNodeElectsItself(t *testing.T) {
 }
 
 func TestMinorityRefusesReadsAndLeavesWritesUnknown(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	leader := c.leader()
@@ -244,6 +250,7 @@ func TestTooLargeCommandIsRefusedWithTheLimit(t *testing.T) {
 }
 
 func TestLargestCommandReachesFollowers(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	command := strings.Repeat("x", c.leader().MaxCommandBytes())
@@ -319,6 +326,7 @@ func TestDirectoryOfAnotherNodeIsRefused(t *testing.T) {
 }
 
 func TestEmptyDirectoryUnderAUsedNameIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, wiped := range []raft.NodeID{"n1", "n3"} { // n1 is the one that would write a genesis
 		t.Run(string(wiped), func(t *testing.T) {
 			c := newCluster(t, "n1", "n2", "n3")
@@ -346,6 +354,7 @@ func TestEmptyDirectoryUnderAUsedNameIsRefused(t *testing.T) {
 
 // A node that waits for its cluster to be made takes nothing, and says so at once.
 func TestBeforeTheGenesisEverythingIsRefused(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1")
 	n := c.nodes["n1"]
@@ -385,6 +394,7 @@ func TestBeforeTheGenesisEverythingIsRefused(t *testing.T) {
 }
 
 func TestDifferentMemberListsAreRefused(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1")
 	cfg := c.config("n2")
@@ -407,6 +417,7 @@ func TestDifferentMemberListsAreRefused(t *testing.T) {
 }
 
 func TestGenesisInAnyOrderOfStarts(t *testing.T) {
+	t.Parallel()
 	for _, order := range [][]raft.NodeID{{"n1", "n2", "n3"}, {"n3", "n2", "n1"}, {"n2", "n3", "n1"}} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
 			c := newCluster(t, "n1", "n2", "n3")

@@ -20,6 +20,7 @@ import (
 // A part that one node stops sending in the middle comes on from another, where the first one stopped. What nobody has is not found,
 // when the node says so that offered it.
 func TestAPartGoesOnFromAnotherNode(t *testing.T) {
+	t.Parallel()
 	server, err := embednats.Start(embednats.Options{Host: "127.0.0.1", Port: -1})
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 
 // TestALargeTraceStateDoesNotStopReplication: it comes from whoever may propose, and goes along with the entry to each follower.
 func TestALargeTraceStateDoesNotStopReplication(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.tune = func(cfg *node.Config) {
 		r := telemetry.NewRecorder(resource.Empty(), sdktrace.NewSimpleSpanProcessor(tracetest.NewInMemoryExporter()))
@@ -59,6 +60,7 @@ func (c *cluster) shrink(maxPayload int) {
 }
 
 func TestAFollowerThatIsBehindIsServedAfterTheLimitSank(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.tune = func(cfg *node.Config) { cfg.ElectionTimeout = 3 * time.Second } // the server is back before that: the leader stays
 	c.start("n1", "n2", "n3")
@@ -78,6 +80,7 @@ func TestAFollowerThatIsBehindIsServedAfterTheLimitSank(t *testing.T) {
 }
 
 func TestWhatTheServersDoNotCarryAnyMoreIsRefusedAndWarnedOf(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	limit := c.leader().MaxCommandBytes()
@@ -115,6 +118,7 @@ func linkedServer(t *testing.T, name string, port, maxPayload int, routes ...str
 
 // TestALeaderWhoseServerOffersLessHandsOver, although it should lead more than the others.
 func TestALeaderWhoseServerOffersLessHandsOver(t *testing.T) {
+	t.Parallel()
 	first := linkedServer(t, "first", -1, 1<<20)
 	route := "nats://" + first.ClusterAddress()
 	second := linkedServer(t, "second", -1, 1<<20, route)

@@ -148,6 +148,7 @@ func (a *asked) again(t *testing.T, n *node.Node) {
 // TestSessionsComeWithASnapshotWhateverTheirSize: their results are in its manifest or beside it, it is fetched from the object store or
 // from the node that built it, and the state machine is in memory or durable.
 func TestSessionsComeWithASnapshotWhateverTheirSize(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{10, 64 << 10} {
 		for _, jetStream := range []bool{true, false} {
 			for _, durable := range []bool{true, false} {

@@ -14,6 +14,7 @@ import (
 
 // TestManyCallersOfOneSession: many callers at a time share a session: none of them is told that it has expired.
 func TestManyCallersOfOneSession(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1")
 	c.overMemory(patient)
 	c.start("n1")

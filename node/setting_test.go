@@ -32,6 +32,7 @@ func (c *cluster) wantSetting(want node.Setting, ids ...raft.NodeID) {
 const someLease = 300 * time.Millisecond
 
 func TestSettingIsChangedAtAnyNodeUnderConditions(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	leader := c.leader()
@@ -69,6 +70,7 @@ func TestSettingIsChangedAtAnyNodeUnderConditions(t *testing.T) {
 }
 
 func TestSettingSurvivesRestarts(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	want := c.setLease(c.leader(), someLease)
@@ -88,6 +90,7 @@ func TestSettingSurvivesRestarts(t *testing.T) {
 
 // The entry of the setting is purged: who was away, who is new and who restarts have it from a snapshot alone.
 func TestSettingTravelsInSnapshots(t *testing.T) {
+	t.Parallel()
 	c := newStoringCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	away := c.notLeading(c.leader())

@@ -43,6 +43,7 @@ func (c *cluster) purged(id raft.NodeID, beyond uint64) node.Status {
 }
 
 func TestLogsArePurgedAndMembersThatWereAwayGetASnapshot(t *testing.T) {
+	t.Parallel()
 	c := newStoringCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	var want []string
@@ -117,6 +118,7 @@ func TestANewMemberGetsASnapshotThenTheLog(t *testing.T) {
 }
 
 func TestSnapshotByHandOnLeaderAndFollowerIsOneObject(t *testing.T) {
+	t.Parallel()
 	c := newStoringCluster(t, "n1", "n2", "n3")
 	c.tune = nil
 	c.start("n1", "n2", "n3")
@@ -174,6 +176,7 @@ func TestWithoutJetStreamTheClusterServesAndSaysSo(t *testing.T) {
 
 // A crash between the two steps of an installation leaves a state that is ahead of its log: the log is discarded, and the node goes on.
 func TestAStateAheadOfItsLogDiscardsTheLog(t *testing.T) {
+	t.Parallel()
 	c := newStoringCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	want := c.fill(nil, 5)

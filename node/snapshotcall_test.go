@@ -58,9 +58,11 @@ func loseLeadershipWhileBuilding(t *testing.T, machine func(*journal) node.State
 }
 
 func TestSnapshotAskedOfALeaderOfThePastInMemory(t *testing.T) {
+	t.Parallel()
 	loseLeadershipWhileBuilding(t, func(j *journal) node.StateMachine { return j })
 }
 
 func TestSnapshotAskedOfALeaderOfThePastDurable(t *testing.T) {
+	t.Parallel()
 	loseLeadershipWhileBuilding(t, func(j *journal) node.StateMachine { return lasting{j} })
 }

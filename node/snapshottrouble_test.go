@@ -25,6 +25,7 @@ import (
 // A bucket that is full costs nobody anything: the cluster serves, says what is wrong, keeps its logs and tries again, less and less often.
 // When there is room again, all is as it was.
 func TestAFullBucketIsSaidAndTheClusterServes(t *testing.T) {
+	t.Parallel()
 	c := newStoringCluster(t, "n1")
 	conn, err := c.server.Connect()
 	if err != nil {
@@ -107,6 +108,7 @@ func (s *troubled) Put(ctx context.Context, name string, size int64, r io.Reader
 
 // An object store that hangs, or is gone, does not hold up anything but the snapshot. Attempts back off.
 func TestAnObjectStoreThatHangsOrIsGoneHoldsUpSnapshotsOnly(t *testing.T) {
+	t.Parallel()
 	store := &troubled{Blobs: objectstore.NewDirectory(vfs.NewMem(), "/store")}
 	hung := make(chan struct{}, 100)
 	store.set(func(ctx context.Context) error {
@@ -258,6 +260,7 @@ func TestADamagedSnapshotIsBuiltAgain(t *testing.T) {
 
 // A snapshot that is damaged is built anew, every part of it, also when the first attempt fails: what is there is trusted no more after that.
 func TestADamagedSnapshotIsNotTrustedAfterABuildThatFailed(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1")
 	store := &troubled{Blobs: objectstore.NewDirectory(vfs.NewMem(), "/store")}
 	c.overMemory(func(cfg *node.Config) { cfg.SnapshotEntries, cfg.KeepEntries, cfg.Snapshots = 50, 10, store })

@@ -35,6 +35,7 @@ func (s readyJournal) Discard() error { s.discarded.Add(1); return nil }
 
 // TestAStagedStateIsDiscardedWhenTheNodeCloses: exactly one of its methods is called, once, also of what is ready just then.
 func TestAStagedStateIsDiscardedWhenTheNodeCloses(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	network := c.storingInMemory()
 	machines := map[raft.NodeID]stagingJournal{}

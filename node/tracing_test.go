@@ -64,6 +64,7 @@ func isBelow(all tracetest.SpanStubs, name string, above []string) bool {
 }
 
 func TestAnElectionIsOneTraceWithItsVotes(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	spans := recordedBy(c)
 	for _, id := range c.members {
@@ -73,6 +74,7 @@ func TestAnElectionIsOneTraceWithItsVotes(t *testing.T) {
 }
 
 func TestASnapshotIsTracedFromOfferToInstallation(t *testing.T) {
+	t.Parallel()
 	c := newStoringCluster(t, "n1", "n2", "n3")
 	spans := recordedBy(c)
 	for _, id := range c.members {
@@ -91,6 +93,7 @@ func TestASnapshotIsTracedFromOfferToInstallation(t *testing.T) {
 
 // A change of the membership that is asked for at a follower is one trace: through the leader, both configurations, and every follower's disk.
 func TestAChangeOfTheMembershipIsOneTrace(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	spans := recordedBy(c)
 	c.start("n1", "n2", "n3")
@@ -125,6 +128,7 @@ func TestAChangeOfTheMembershipIsOneTrace(t *testing.T) {
 }
 
 func TestAReadAtAFollowerIsOneTraceThroughTheLeader(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	spans := recordedBy(c)
 	c.start("n1", "n2", "n3")

@@ -94,6 +94,7 @@ func (c *cluster) wantVersion(want uint32, ids ...raft.NodeID) {
 // Three nodes are upgraded one after the other while clients write, each command in the newest form that Versions allows. All that was
 // acknowledged is there, no node ever met a command that it did not know, and the new form is used when the last node has come up.
 func TestRollingUpgrade(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.speaking(0, c.members...)
 	c.leader()
@@ -208,6 +209,7 @@ func (c *cluster) wantUpgrade(id raft.NodeID) {
 }
 
 func TestNodeThatWasDowngradedDoesNotStart(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]*cluster{
 		"with its log": newCluster(t, "n1", "n2", "n3"), "with a local snapshot": newStoringCluster(t, "n1", "n2", "n3"),
 	} {
@@ -240,6 +242,7 @@ func TestNodeThatWasDowngradedDoesNotStart(t *testing.T) {
 // The setting reaches one that is too old as an entry, or, where that is purged, in a snapshot. It stops before it, and goes on from there when
 // it is upgraded; the others do not care.
 func TestNodeStopsWhenItMeetsAVersionThatItDoesNotSpeak(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]*cluster{
 		"in the log": newCluster(t, "n1", "n2", "n3"), "in a snapshot": newStoringCluster(t, "n1", "n2", "n3"),
 	} {

@@ -75,6 +75,7 @@ func TestWaitSaysWhatItSaw(t *testing.T) {
 
 // Who watches sees each leader that stays long enough to be seen, each change after it has happened, and the end.
 func TestWatchTellsWhoLeads(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.start("n1", "n2", "n3")
 	c.leader()
@@ -173,6 +174,7 @@ func (l *brittleLog) Write(w storage.Write) (storage.Commit, error) {
 }
 
 func TestAFailingDiskStopsTheNode(t *testing.T) {
+	t.Parallel()
 	for _, role := range []node.Role{node.RoleLeader, node.RoleFollower} {
 		t.Run(string(role), func(t *testing.T) {
 			c := newCluster(t, "n1", "n2", "n3")

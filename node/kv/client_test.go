@@ -104,6 +104,7 @@ func TestConcurrentOperationsShareMessages(t *testing.T) {
 }
 
 func TestListPagesAsOfOneRevision(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1")
 	client := c.client()
 	ctx := within(t, 60*time.Second)
@@ -148,6 +149,7 @@ func TestListPagesAsOfOneRevision(t *testing.T) {
 
 // TestListOfManyShortKeys: what surrounds an entry in an answer is more than the entry here, and counts as well.
 func TestListOfManyShortKeys(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1")
 	client := c.client()
 	ctx := within(t, 60*time.Second)
@@ -331,6 +333,7 @@ func TestCloseAnswersWhatWaits(t *testing.T) {
 }
 
 func TestClientGoesOnWithTheNextLeader(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1", "n2", "n3")
 	client := c.client()
 	ctx := within(t, 60*time.Second)
@@ -380,6 +383,7 @@ func TestNoRespondersIsNoAnswer(t *testing.T) {
 // A counter, each step conditional on the step before: if a write that is sent again took effect twice, its second answer would be that
 // the condition is not met.
 func TestACounterNeverCountsTwice(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1", "n2", "n3")
 	conn := c.connect()
 	client, err := kv.NewClient(conn, "test")
@@ -459,6 +463,7 @@ func TestAMessageIDOverPlainNATSCountsOnce(t *testing.T) {
 }
 
 func TestReadsAtAnyNode(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1", "n2", "n3")
 	client := c.client()
 	ctx := within(t, 60*time.Second)

@@ -21,6 +21,7 @@ import (
 // TestGarbageOnEverySubject: whatever comes on whatever subject, no node stops, nothing that was written changes, clients are told
 // what is wrong with their requests, and peers' messages are counted by the reason of the refusal.
 func TestGarbageOnEverySubject(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1", "n2", "n3")
 	client, conn := c.client(), c.connect()
 	ctx := within(t, 2*time.Minute)

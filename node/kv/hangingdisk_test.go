@@ -34,6 +34,7 @@ func (l *hangingLog) Write(w storage.Write) (storage.Commit, error) {
 // TestAnOldLeaderWhoseDiskHangsIsSilent: it cannot learn that another one leads, and has no room for requests, of which both get each. "Busy" from it
 // would come before the answer of the other one.
 func TestAnOldLeaderWhoseDiskHangsIsSilent(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t)
 	c.members = []raft.NodeID{"n1", "n2", "n3"}
 	logs := map[raft.NodeID]*hangingLog{}

@@ -15,6 +15,7 @@ import (
 
 // Without JetStream a member that was away gets the snapshot from the leader's directory; a part that is damaged there is built again.
 func TestWithoutJetStreamAMemberThatWasAwayGetsTheSnapshotFromTheLeader(t *testing.T) {
+	t.Parallel()
 	for _, damaged := range []bool{false, true} {
 		t.Run(fmt.Sprintf("damaged %v", damaged), func(t *testing.T) {
 			c := startCluster(t)

@@ -16,6 +16,7 @@ import (
 
 // How much history is kept is a setting of the cluster: all members have it, also one that gets a snapshot, and after restarts.
 func TestHistoryIsASettingOfTheCluster(t *testing.T) {
+	t.Parallel()
 	c := startStoring(t)
 	c.members = []raft.NodeID{"n1", "n2", "n3"}
 	c.tune = func(config *node.Config) { config.SnapshotEntries, config.KeepEntries = 1<<40, 5 }
@@ -110,6 +111,7 @@ func TestSettingTheHistoryWithoutAnAnswerIsAnUnknownOutcome(t *testing.T) {
 // TestAListWithAShortHistoryUnderWrites: its first page is as of what the node has applied when it reads, which writes may have moved since it was
 // asked.
 func TestAListWithAShortHistoryUnderWrites(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1")
 	client, ctx := c.client(), within(t, 60*time.Second)
 	if err := client.SetHistory(ctx, 1); err != nil {

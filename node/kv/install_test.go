@@ -13,6 +13,7 @@ import (
 // A snapshot of a state that is mostly unchanged sends what changed; a member that was away installs all layers, and has sessions,
 // membership and every key after a restart.
 func TestAMemberThatWasAwayInstallsLayers(t *testing.T) {
+	t.Parallel()
 	c := startStoring(t)
 	c.members = []raft.NodeID{"n1", "n2", "n3"}
 	c.tune = func(config *node.Config) { config.SnapshotEntries, config.KeepEntries = 1<<40, 10 }

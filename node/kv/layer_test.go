@@ -66,6 +66,7 @@ func restoreInto(s *Store, last uint64, layers ...[]byte) error {
 // TestLayersAgainstModel takes whole snapshots and differences of stores that also lose history, get flushed and compacted, and restores
 // them: all that can be read is the model's. Layers of a chain come from either of two replicas, which sweep at their own times.
 func TestLayersAgainstModel(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		history := rapid.SampledFrom([]uint64{3, 10, 1000}).Draw(t, "history")
 		replicas := []*Store{openWithHistory(t, vfs.NewMem(), history), openWithHistory(t, vfs.NewMem(), history)}

@@ -37,6 +37,7 @@ func again(t *testing.T, what string, ok func() bool) {
 }
 
 func TestLeaseReadsAreServedByTheLeaderAlone(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1", "n2", "n3")
 	client := c.client()
 	ctx := within(t, 60*time.Second)
@@ -113,6 +114,7 @@ func TestConsistencyOverPlainNATSIsAHeader(t *testing.T) {
 
 // The entry of the setting is purged: it is in a state on disk that was installed, and in one that begins a new cluster.
 func TestSettingIsInTheStateOnDisk(t *testing.T) {
+	t.Parallel()
 	c := startStoring(t)
 	c.members = []raft.NodeID{"n1", "n2", "n3"}
 	c.tune = func(config *node.Config) { config.SnapshotEntries, config.KeepEntries = 1<<40, 10 }

@@ -18,6 +18,7 @@ import (
 
 // TestALocalListAtANodeThatACrashSetBackWaitsForIt: what was not flushed is gone until a leader tells it again, and keys in it must not be left out.
 func TestALocalListAtANodeThatACrashSetBackWaitsForIt(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t)
 	c.members = []raft.NodeID{"n1", "n2", "n3"}
 	for _, id := range c.members {

@@ -103,6 +103,7 @@ func played() *kvpb.Leader { return &kvpb.Leader{Node: "n1", Term: 1, MaxCommand
 
 // TestALostWriteIsSentAgain: nobody answers a message, under a leader that is still there. It has a number in the session.
 func TestALostWriteIsSentAgain(t *testing.T) {
+	t.Parallel()
 	var sent atomic.Int64
 	client := playLeader(t, map[string]func() ([]byte, error){
 		"leader":  played().MarshalVT,
@@ -116,6 +117,7 @@ func TestALostWriteIsSentAgain(t *testing.T) {
 
 // TestALostReadIsSentAgain likewise.
 func TestALostReadIsSentAgain(t *testing.T) {
+	t.Parallel()
 	var sent atomic.Int64
 	client := playLeader(t, map[string]func() ([]byte, error){
 		"leader": played().MarshalVT,

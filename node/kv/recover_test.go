@@ -50,6 +50,7 @@ func startStoring(t *testing.T, members ...raft.NodeID) *cluster {
 }
 
 func TestASurvivorBeginsANewClusterWithAllThatItHas(t *testing.T) {
+	t.Parallel()
 	c := startStoring(t, "n1", "n2", "n3")
 	client := c.client()
 	ctx := within(t, 60*time.Second)
@@ -108,6 +109,7 @@ func TestASurvivorBeginsANewClusterWithAllThatItHas(t *testing.T) {
 }
 
 func TestEveryDiskLostAndTheStateIsRestoredFromItsSnapshot(t *testing.T) {
+	t.Parallel()
 	c := startStoring(t, "n1", "n2", "n3")
 	client := c.client()
 	ctx := within(t, 60*time.Second)
@@ -312,6 +314,7 @@ func TestNothingNewerIsRecoveredOrRestored(t *testing.T) {
 
 // TestAClusterThatWasGivenUpAndComesBackServesNobody while the one that took its place does, or the other way round: whoever serves first.
 func TestAClusterThatWasGivenUpAndComesBackServesNobody(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1", "n2", "n3")
 	ctx := within(t, 60*time.Second)
 	if _, err := c.client().Put(ctx, "k", nil); err != nil {

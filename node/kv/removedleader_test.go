@@ -10,6 +10,7 @@ import (
 
 // TestALeaderThatIsRemovedSaysSo: it asks nobody for a vote, so nobody tells it.
 func TestALeaderThatIsRemovedSaysSo(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1", "n2", "n3")
 	ctx := within(t, 60*time.Second)
 	s, err := c.nodes["n1"].Wait(ctx, func(s node.Status) bool { return s.Leader != "" })

@@ -150,6 +150,7 @@ func decode(t *testing.T, reply *nats.Msg, to any) {
 
 // TestOnlyTheLeaderAnswers counts the answers to one request: one, from whoever leads.
 func TestOnlyTheLeaderAnswers(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1", "n2", "n3")
 	conn := c.connect()
 	request(t, conn, "quorate.test.kv.put.a", []byte("1"), nil)

@@ -18,6 +18,7 @@ import (
 
 // TestALostMessageAndMoreOthersThanASessionKeeps: when the lost one is sent again, the table of sessions must have room for it.
 func TestALostMessageAndMoreOthersThanASessionKeeps(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex // guards what follows
 	table, index := sessions.New(), uint64(0)
 	entry := func(kind raft.EntryKind) *raft.Entry {

@@ -135,6 +135,7 @@ func TestAFailureOfARestoredStateIsTold(t *testing.T) {
 // TestEveryFailureOfTheDisk lets each operation that changes the disk fail once, one in each run, and starts again, with and without a loss of power. Whatever
 // fails, nothing panics or hangs, and the state on the disk is one that there was, not older than what was said to be durable.
 func TestEveryFailureOfTheDisk(t *testing.T) {
+	t.Parallel()
 	w := failureWorkload{whole: wholeState(t, failureSnapshotIndex), states: map[uint64][]Entry{}}
 	undisturbed := storagetest.NewFailingDisk(func(int, errorfs.Op) error { return nil })
 	if _, err := w.run(t, undisturbed.FS(), true); err != nil {

@@ -248,6 +248,7 @@ func onePut(t *testing.T, c *tracedCluster) {
 }
 
 func TestWhatIsNotSampledIsNotTraced(t *testing.T) {
+	t.Parallel()
 	c := newTracedCluster(t)
 	ctx := within(t, 30*time.Second)
 	if _, err := c.client.Put(ctx, "key", nil); err != nil {
@@ -262,6 +263,7 @@ func TestWhatIsNotSampledIsNotTraced(t *testing.T) {
 }
 
 func TestGetIsOneTrace(t *testing.T) {
+	t.Parallel()
 	c := newTracedCluster(t)
 	if _, err := c.client.Put(within(t, 30*time.Second), "key", nil); err != nil {
 		t.Fatal(err)
@@ -288,6 +290,7 @@ func TestGetIsOneTrace(t *testing.T) {
 // Of the puts that share a message each has a span at the service, below its own client's and in its own trace; one of them is the parent of what is
 // done for all, and the others are linked with it.
 func TestPutsInOneMessageKeepTheirTraces(t *testing.T) {
+	t.Parallel()
 	c := newTracedCluster(t)
 	setup := within(t, 30*time.Second)
 	if _, err := c.client.Put(setup, "before", nil); err != nil {
@@ -335,6 +338,7 @@ func TestPutsInOneMessageKeepTheirTraces(t *testing.T) {
 
 // Reads of every kind have the client's span, the service's below it, and what they waited for below that.
 func TestReadsOfEveryKindAreTraced(t *testing.T) {
+	t.Parallel()
 	c := newTracedCluster(t)
 	setup := within(t, 30*time.Second)
 	revision, err := c.client.Put(setup, "key", nil)
@@ -409,6 +413,7 @@ func TestReadsOfEveryKindAreTraced(t *testing.T) {
 
 // The leader takes a put that it cannot commit, and is stopped with it in its hands: the client sends it again, to the next leader. All of that is one trace.
 func TestTraceContextSurvivesALeaderChange(t *testing.T) {
+	t.Parallel()
 	c := newTracedCluster(t)
 	setup := within(t, time.Minute)
 	if _, err := c.client.Put(setup, "before", nil); err != nil {
@@ -462,6 +467,7 @@ func TestTraceContextSurvivesALeaderChange(t *testing.T) {
 
 // What the client has decided not to sample begins no trace at the service or the node, though they sample all that nobody has decided about.
 func TestWhetherARequestIsSampledIsDecidedOnce(t *testing.T) {
+	t.Parallel()
 	spans := tracetest.NewInMemoryExporter()
 	all := telemetry.New(telemetry.Options{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))})
 	few := telemetry.New(telemetry.Options{TracerProvider: sdktrace.NewTracerProvider(), RootRatio: 1e-12})

@@ -88,7 +88,6 @@ func (h *haltingParts) Get(ctx context.Context, name string) (io.ReadCloser, err
 // TestABuildLeavesAloneWhatIsBeingFetched: a build of the node's own, which would end while a snapshot is being fetched, works in the same
 // directory.
 func TestABuildLeavesAloneWhatIsBeingFetched(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	shared := objectstore.NewDirectory(vfs.Default, t.TempDir())
 	halting := map[raft.NodeID]*haltingParts{}

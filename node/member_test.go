@@ -476,7 +476,6 @@ func TestAVoterThatIsGoneIsReplacedByAStandby(t *testing.T) {
 
 // A follower that takes messages and never answers costs bounded memory, and slows nobody.
 func TestAHungFollowerDoesNotSlowTheQuorum(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, "n1", "n2", "n3")
 	c.tune = func(cfg *node.Config) {
 		// Memtables, of which there may be one more or less at any time, must not weigh beside what is looked for.

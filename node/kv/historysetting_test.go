@@ -111,7 +111,6 @@ func TestSettingTheHistoryWithoutAnAnswerIsAnUnknownOutcome(t *testing.T) {
 // TestAListWithAShortHistoryUnderWrites: its first page is as of what the node has applied when it reads, which writes may have moved since it was
 // asked.
 func TestAListWithAShortHistoryUnderWrites(t *testing.T) {
-	t.Parallel()
 	c := startCluster(t, "n1")
 	client, ctx := c.client(), within(t, 60*time.Second)
 	if err := client.SetHistory(ctx, 1); err != nil {

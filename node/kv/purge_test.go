@@ -19,7 +19,6 @@ import (
 // Under endless writes the log on disk stays bounded: three nodes take twenty times what they keep, and all along the directory of each
 // one's log has at most three times the bytes of the entries that it keeps.
 func TestTheLogOnDiskStaysBoundedUnderEndlessWrites(t *testing.T) {
-	t.Parallel()
 	if testing.Short() {
 		t.Skip("writes hundreds of megabytes")
 	}

@@ -43,9 +43,12 @@ func changeOnce(ctx context.Context, admin *node.Admin, force, again bool, plan 
 		return now, err
 	}
 	change, err := plan(now)
-	var usage *usageError
-	if again && errors.As(err, &usage) {
-		return now, nil // it applied to the members that there were at first: who is to go has gone
+	var gone *goneError
+	if again && errors.As(err, &gone) { // they were members at first: what is to be done with them is done
+		if gone.all {
+			return now, nil
+		}
+		err = nil
 	}
 	if err != nil {
 		return now, err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -156,5 +157,67 @@ func TestPlansThatWouldSurprise(t *testing.T) {
 		if got := fmt.Sprint(change.Voters, " ", change.Learners); err != nil || got != c.want {
 			t.Errorf("%s: %s (%v), want %s", c.name, got, err, c.want)
 		}
+	}
+}
+
+// A node that stays as a learner has what its command wants, also when that is given again, by an operator or after a try whose outcome was not
+// known: it must not be removed altogether then.
+func TestARetainedNodeStaysWhenTheCommandIsGivenAgain(t *testing.T) {
+	members := node.Membership{Voters: []raft.NodeID{"n1", "n2", "n3"}}
+	admin, asked := scripted(t, &members, `{"code":"unknown-outcome","error":"unknown"}`)
+	first := true
+	_, err := changeMembers(t.Context(), admin, false, func(m node.Membership) (node.MembershipChange, error) {
+		if !first {
+			m.Voters, m.Learners = without(m.Voters, "n3"), []raft.NodeID{"n3"}
+		}
+		first = false
+		return removed(m, []raft.NodeID{"n3"}, false, true)
+	})
+	changes := asked()
+	if err != nil || len(changes) == 0 {
+		t.Fatalf("%d changes: %v", len(changes), err)
+	}
+	for i, change := range changes {
+		if !slices.Equal(change.Learners, []raft.NodeID{"n3"}) || len(change.Voters) != 2 {
+			t.Errorf("change %d wants voters %v, learners %v", i, change.Voters, change.Learners)
+		}
+	}
+}
+
+// While the command waits for its turn, somebody else changes the members so that it cannot be done any more, or not all of it is done by that.
+func TestAChangeOfMembersThatBecameImpossibleIsNoSuccess(t *testing.T) {
+	for name, c := range map[string]struct {
+		plan  func(m node.Membership, ids []raft.NodeID, learner, retain bool) (node.MembershipChange, error)
+		ids   []raft.NodeID
+		later node.Membership
+		says  string // or it is done
+		want  []raft.NodeID
+	}{
+		"the last voter":      {removed, []raft.NodeID{"n1"}, node.Membership{Voters: []raft.NodeID{"n1"}}, "no voter would be left", nil},
+		"the new one votes":   {replaced, []raft.NodeID{"n1", "n4"}, node.Membership{Voters: []raft.NodeID{"n1", "n2", "n3", "n4"}}, "votes already", nil},
+		"one of two has gone": {removed, []raft.NodeID{"n2", "n3"}, node.Membership{Voters: []raft.NodeID{"n1", "n3"}}, "", []raft.NodeID{"n1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			members := node.Membership{Voters: []raft.NodeID{"n1", "n2", "n3"}}
+			admin, asked := scripted(t, &members, `{"code":"change-pending","error":"another change"}`)
+			first := true
+			_, err := changeMembers(t.Context(), admin, false, func(m node.Membership) (node.MembershipChange, error) {
+				if !first {
+					m = c.later
+				}
+				first = false
+				return c.plan(m, c.ids, false, false)
+			})
+			changes := asked()
+			if c.says != "" {
+				if err == nil || !strings.Contains(err.Error(), c.says) {
+					t.Fatalf("error %v after %d changes", err, len(changes))
+				}
+				return
+			}
+			if err != nil || len(changes) != 2 || !slices.Equal(changes[1].Voters, c.want) {
+				t.Fatalf("%+v, %v", changes, err)
+			}
+		})
 	}
 }

@@ -57,20 +57,39 @@ func added(m node.Membership, id raft.NodeID, learner bool) (node.MembershipChan
 	return change, nil
 }
 
+// goneError says that nodes that are to be removed are no members. The change that comes with it is for the others.
+type goneError struct {
+	ids, voters []raft.NodeID
+	// all: there are no others.
+	all bool
+}
+
+func (e *goneError) Error() string {
+	if len(e.ids) > 1 {
+		return fmt.Sprintf("%s are no members: the voters are %s", joinIDs(e.ids), joinIDs(e.voters))
+	}
+	return fmt.Sprintf("%s is no member: the voters are %s", joinIDs(e.ids), joinIDs(e.voters))
+}
+
+// removed with retain leaves voters and learners alike as learners: the command may be given again when it has done that already.
 func removed(m node.Membership, ids []raft.NodeID, _, retain bool) (node.MembershipChange, error) {
 	change := node.MembershipChange{Voters: m.Voters, Learners: m.Learners}
+	var gone []raft.NodeID
 	for _, id := range ids {
-		votes := slices.Contains(m.Voters, id)
-		if !votes && !slices.Contains(m.Learners, id) {
-			return change, usagef("%s is no member: the voters are %s", id, joinIDs(m.Voters))
+		if !slices.Contains(m.Voters, id) && !slices.Contains(m.Learners, id) {
+			gone = append(gone, id)
+			continue
 		}
 		change.Voters, change.Learners = without(change.Voters, id), without(change.Learners, id)
-		if retain && votes {
+		if retain {
 			change.Learners = append(change.Learners, id)
 		}
 	}
 	if len(change.Voters) == 0 {
 		return change, usagef("no voter would be left: a cluster without voters decides nothing")
+	}
+	if len(gone) > 0 {
+		return change, usagef("%w", &goneError{ids: gone, voters: m.Voters, all: len(gone) == len(ids)})
 	}
 	return change, nil
 }
@@ -139,7 +158,7 @@ same command goes on.`,
 		cmd.Flags().BoolVar(&learner, "learner", false, "let it learn only, and not vote")
 	}
 	if slices.Contains(options, "retain") {
-		cmd.Flags().BoolVar(&retain, "retain", false, "keep voters as learners")
+		cmd.Flags().BoolVar(&retain, "retain", false, "keep them as learners")
 	}
 	return cmd
 }

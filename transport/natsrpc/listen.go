@@ -68,14 +68,18 @@ func (t *Transport) request(m *nats.Msg) {
 	})
 }
 
+// reply answers a request, if NATS is there. It does not wait for that: RaftCore answers.
 func (t *Transport) reply(m *nats.Msg, response any) {
+	if !t.live.Up() {
+		return
+	}
 	room := t.rooms.take()
 	defer t.rooms.put(room)
 	b, err := room.encode(t.gate, response)
 	if err == nil {
 		err = m.Respond(b)
 	}
-	if err != nil && !errors.Is(err, nats.ErrMsgNoReply) && !errors.Is(err, nats.ErrConnectionClosed) && t.nc.IsConnected() {
+	if err != nil && !errors.Is(err, nats.ErrMsgNoReply) && !errors.Is(err, nats.ErrConnectionClosed) && t.live.Up() {
 		t.logger.Warn("cannot answer a peer", "error", err)
 	}
 }

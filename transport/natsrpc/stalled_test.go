@@ -99,3 +99,54 @@ func TestCallReturnsWhileNATSStandsStill(t *testing.T) {
 		t.Errorf("%d calls were held up, the slowest for %v: want one, that finds out", slow, slowest)
 	}
 }
+
+// TestReplyReturnsWhileNATSIsDialed: RaftCore answers a request after its disk has synced, and the connection may be gone by then.
+func TestReplyReturnsWhileNATSIsDialed(t *testing.T) {
+	server := startServer(t, -1)
+	a, b := join(t, server, "a", 1), join(t, server, "b", 2)
+	a.SetCluster(cluster)
+	b.SetCluster(cluster)
+	requests := make(chan transport.Incoming, 1)
+	if err := b.Listen(t.Context(), func(in transport.Incoming) { requests <- in }); err != nil {
+		t.Fatal(err)
+	}
+	a.Call(b.peer, &transport.ReadIndexRequest{}, patient, func(transport.Answer) {})
+	in := <-requests
+	port := server.Port()
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dialed := make(chan net.Conn, 100)
+	go func() {
+		for {
+			conn, err := listener.Accept() // and says nothing
+			if err != nil {
+				return
+			}
+			dialed <- conn
+		}
+	}()
+	t.Cleanup(func() {
+		_ = listener.Close()
+		for range len(dialed) {
+			_ = (<-dialed).Close()
+		}
+	})
+	for range 2 { // both
+		select {
+		case conn := <-dialed:
+			defer conn.Close()
+		case <-time.After(patient):
+			t.Fatal("the connection is not made anew")
+		}
+	}
+	begun := time.Now()
+	in.Reply(&transport.ReadIndexResponse{From: b.peer, Index: 1})
+	if took := time.Since(begun); took > 500*time.Millisecond {
+		t.Errorf("the answer took %v", took)
+	}
+}

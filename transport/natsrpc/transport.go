@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -39,6 +40,8 @@ type Transport struct {
 	// stem begins the subjects of all nodes.
 	stem  string
 	rooms rooms
+	// maxPayload is the newest that was seen.
+	maxPayload atomic.Int64
 
 	mu     sync.Mutex // guards all below
 	subs   []*subscription
@@ -57,6 +60,7 @@ func New(nc *nats.Conn, cfg Config) (*Transport, error) {
 		nc: nc, live: WatchLiveness(nc), cfg: cfg, logger: cfg.Logger, gate: transport.NewGate(cfg.Self, cfg.Boot, cfg.Logger),
 		stem: cfg.Prefix + "." + cfg.Cluster + ".raft.",
 	}
+	t.maxPayload.Store(nc.MaxPayload())
 	var err error
 	if t.calls, err = openCalls(t.live, t.gate.Answer); err != nil {
 		t.live.Close()
@@ -68,8 +72,13 @@ func New(nc *nats.Conn, cfg Config) (*Transport, error) {
 // SetCluster tells the cluster id.
 func (t *Transport) SetCluster(id raft.ClusterID) { t.gate.SetCluster(id) }
 
-// MaxRequestBytes is the payload limit of the NATS server connected to.
-func (t *Transport) MaxRequestBytes() int { return int(t.nc.MaxPayload()) }
+// MaxRequestBytes is the payload limit of the NATS server connected to or, while there is none, of the one before.
+func (t *Transport) MaxRequestBytes() int {
+	if t.live.Up() { // who dials answers nothing
+		t.maxPayload.Store(t.nc.MaxPayload())
+	}
+	return int(t.maxPayload.Load())
+}
 
 // Connected reports whether NATS is connected.
 func (t *Transport) Connected() bool { return t.live.Up() }

@@ -161,7 +161,7 @@ func (n *Node) persist(ctx context.Context, entry raft.Entry) (Result, error) {
 		case errors.Is(err, ErrUnknownOutcome):
 			handed = true
 		case errors.As(err, &notLeader), errors.Is(err, ErrBusy), errors.Is(err, ErrLost), errors.Is(err, ErrNotInitialized):
-		case handed && errors.Is(err, ErrSessionExpired):
+		case handed: // an attempt before this one may have taken effect
 			return Result{}, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 		default:
 			return Result{}, err

@@ -2,7 +2,6 @@ package kv
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -164,7 +163,4 @@ func (s *clientSession) wake() {
 }
 
 // isExpired reports whether the cluster answered that it does not know the session.
-func isExpired(err error) bool {
-	var refused *RequestError
-	return errors.As(err, &refused) && refused.Code == codeSession
-}
+func isExpired(err error) bool { return isRefused(err, codeSession) }

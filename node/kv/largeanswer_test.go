@@ -1,13 +1,28 @@
 package kv_test
 
 import (
-	"net/url"
-	"strconv"
+	"errors"
+	"sync"
 	"testing"
 	"time"
 
+	"quorate/node/kv"
 	"quorate/transport/embednats"
 )
+
+// shrink restarts the cluster's NATS server with another limit on messages.
+func (c *cluster) shrink(maxPayload int) {
+	c.t.Helper()
+	port := c.server.Port()
+	if err := c.server.Close(); err != nil {
+		c.t.Fatal(err)
+	}
+	var err error
+	if c.server, err = embednats.Start(embednats.Options{Port: port, MaxPayload: maxPayload}); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { _ = c.server.Close() })
+}
 
 // TestAnAnswerThatNoMessageHoldsIsAnError: a value stays what it is when NATS takes smaller messages than before, but nobody can be sent it.
 func TestAnAnswerThatNoMessageHoldsIsAnError(t *testing.T) {
@@ -16,21 +31,7 @@ func TestAnAnswerThatNoMessageHoldsIsAnError(t *testing.T) {
 	if _, err := c.client().Put(ctx, "k", make([]byte, 100<<10)); err != nil {
 		t.Fatal(err)
 	}
-	u, err := url.Parse(c.server.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	port, err := strconv.Atoi(u.Port())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.server.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if c.server, err = embednats.Start(embednats.Options{Port: port, MaxPayload: 64 << 10}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.server.Close() })
+	c.shrink(64 << 10)
 	conn := c.connect()
 	for {
 		reply, err := conn.RequestWithContext(ctx, "quorate.test.kv.get.k", nil)
@@ -44,4 +45,37 @@ func TestAnAnswerThatNoMessageHoldsIsAnError(t *testing.T) {
 			return
 		}
 	}
+}
+
+// TestAValueThatNoMessageHoldsSpoilsNoOtherRead: reads share messages, and only that of the large value has no answer.
+func TestAValueThatNoMessageHoldsSpoilsNoOtherRead(t *testing.T) {
+	c := startClusterAt(t, embednats.Options{Port: -1, MaxPayload: 256 << 10}, "n1")
+	ctx := within(t, 60*time.Second)
+	client := c.client()
+	for key, size := range map[string]int{"large": 100 << 10, "small": 5} {
+		if _, err := client.Put(ctx, key, make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.shrink(64 << 10)
+	var group sync.WaitGroup
+	for range 16 { // together they find all messages under way, and share the next
+		for _, key := range []string{"large", "small"} {
+			group.Go(func() {
+				for range 20 {
+					entry, err := client.Get(ctx, key)
+					var refused *kv.RequestError
+					switch {
+					case key == "small" && (err != nil || len(entry.Value) != 5):
+						t.Errorf("small: %d bytes, %v", len(entry.Value), err)
+						return
+					case key == "large" && (!errors.As(err, &refused) || refused.Code != "413"):
+						t.Errorf("large: %d bytes, %v", len(entry.Value), err)
+						return
+					}
+				}
+			})
+		}
+	}
+	group.Wait()
 }

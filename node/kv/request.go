@@ -213,6 +213,9 @@ func (c *Client) sendReads(ctx context.Context, operations []*operation, consist
 			}
 			operations = operations[len(response.Versions):] // what did not fit into the answer
 			c.leader.Store(response.Leader)
+		case isRefused(err, codeTooLarge): // the first: what comes after it is left out of an answer that it makes too large
+			operations[0].finish(err)
+			operations = operations[1:]
 		case isFinal(err):
 			for _, o := range operations {
 				o.finish(err)
@@ -282,6 +285,12 @@ func (c *Client) repeat(ctx context.Context, changes bool, op string, encode fun
 func isFinal(err error) bool {
 	var refused *RequestError
 	return errors.As(err, &refused) || isTooLarge(err) || errors.Is(err, ErrCompacted) || errors.Is(err, nats.ErrConnectionClosed)
+}
+
+// isRefused reports whether the service answered with that code.
+func isRefused(err error, code string) bool {
+	var refused *RequestError
+	return errors.As(err, &refused) && refused.Code == code
 }
 
 func isTooLarge(err error) bool {

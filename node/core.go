@@ -36,7 +36,9 @@ type raftCore struct {
 	taken drained
 	// crowded: the last users' requests did not come alone.
 	crowded bool
-	syncing chan<- syncItem
+	// transferredAt is when leadership was being handed over last.
+	transferredAt time.Time
+	syncing       chan<- syncItem
 	// The newest write made, and the newest that is durable; see congested.
 	writtenSeq, durableSeq uint64
 	batching               batching
@@ -123,16 +125,32 @@ func (c *raftCore) run(ctx context.Context) error {
 
 // set has the timer wake the loop for whatever comes first. It reports whether users' requests wait for a quorum until then.
 func (c *raftCore) set(timer *time.Timer, now time.Time) (gathers bool) {
-	deadline, gathers := c.engine.Deadline(), c.awaitingQuorum(now)
-	switch {
-	case gathers && (c.switches.NoTicks || c.batching.until.Before(deadline)):
-		deadline = c.batching.until
-	case c.switches.NoTicks:
-		timer.Stop()
-		return gathers
+	var deadline time.Time // zero: none
+	if !c.switches.NoTicks {
+		deadline = c.engine.Deadline()
 	}
-	timer.Reset(deadline.Sub(now))
+	sooner := func(at time.Time) {
+		if deadline.IsZero() || at.Before(deadline) {
+			deadline = at
+		}
+	}
+	if gathers = c.awaitingQuorum(now); gathers {
+		sooner(c.batching.until)
+	}
+	if len(c.taken.parked) > 0 && !c.engine.Transferring() {
+		sooner(c.transferredAt.Add(c.cfg.ElectionTimeout))
+	}
+	if deadline.IsZero() {
+		timer.Stop()
+	} else {
+		timer.Reset(deadline.Sub(now))
+	}
 	return gathers
+}
+
+// awaitingSuccessor: this node has just handed leadership over, and has not heard yet of whom to hand requests on to.
+func (c *raftCore) awaitingSuccessor(now time.Time) bool {
+	return c.engine.Leader() == (raft.Peer{}) && now.Sub(c.transferredAt) < c.cfg.ElectionTimeout
 }
 
 func (c *raftCore) noteHeard() {
@@ -283,6 +301,7 @@ func (c *raftCore) takeRequests(now time.Time) {
 		c.metrics.took(requests, now)
 	}
 	if c.engine.Transferring() { // they came together with what began it
+		c.transferredAt = now
 		c.taken.parked = append(c.taken.parked, requests...)
 		return
 	}
@@ -294,7 +313,7 @@ func (c *raftCore) takeRequests(now time.Time) {
 		return
 	}
 	if c.engine.Role() != raft.Leader {
-		c.forward(requests)
+		c.forward(now, requests)
 		return
 	}
 	entries := make([]raft.Entry, 0, len(requests))

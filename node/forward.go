@@ -12,13 +12,16 @@ import (
 const forwardTimeout = 30 * time.Second
 
 // forward handles the requests of users while this node does not lead: they are handed on to the leader, reads as one, or answered that
-// this node is not it.
-func (c *raftCore) forward(requests []request) {
+// this node is not it. They wait a little for the one to be known that it has handed leadership over to.
+func (c *raftCore) forward(now time.Time, requests []request) {
 	leader := c.engine.Leader()
 	notLeader := &NotLeaderError{Leader: leader.ID}
+	awaiting := c.awaitingSuccessor(now)
 	var reads []request
 	for _, r := range requests {
 		switch {
+		case awaiting && !r.local && !c.cfg.NoForwarding && len(c.taken.parked) < maxDrainAPI:
+			c.taken.parked = append(c.taken.parked, r)
 		case r.local || c.cfg.NoForwarding || leader == (raft.Peer{}) || leader == c.self:
 			r.pending.resolve(Result{}, notLeader)
 		case r.read:

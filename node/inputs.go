@@ -85,7 +85,7 @@ type drained struct {
 	snapshot []timed[snapshotEvent]
 	control  []timed[controlCall]
 	api      []request
-	// parked came with what began a transfer of leadership, and wait for its end.
+	// parked came with what began a transfer of leadership, or before its successor was known, and wait for that.
 	parked []request
 }
 

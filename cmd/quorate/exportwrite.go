@@ -28,7 +28,7 @@ type exportDir struct {
 }
 
 // Beside its directory for files that are being written, which begins with exportTemp, an export has a file that it holds a lock of:
-// it is there before the directory, and locked, so that a directory whose lock is free is that of an export that was killed.
+// it is there before the directory, and locked, so that one whose lock is free, with its directory or without, is of an export that was killed.
 const (
 	exportTemp = ".quorate-export-"
 	exportLock = ".lock"
@@ -40,7 +40,7 @@ func openExportDir(dir string) (_ *exportDir, err error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, fmt.Errorf("export to %s: %w", dir, err)
 	}
-	d := &exportDir{temp: exportTemp + rand.Text(), made: map[string]bool{".": true}}
+	d := &exportDir{made: map[string]bool{".": true}}
 	if d.root, err = os.OpenRoot(dir); err != nil {
 		return nil, fmt.Errorf("export to %s: %w", dir, err)
 	}
@@ -54,12 +54,33 @@ func (d *exportDir) begin() (err error) {
 	if err := d.sweep(); err != nil {
 		return err
 	}
-	if d.lock, err = d.openLock(d.temp, os.O_CREATE|os.O_EXCL); err != nil {
-		return err
+	// Only another that sweeps just then can be faster, or it is a file system without locks: then they fail for whoever would remove the directory.
+	for range 4 {
+		if d.lock != nil {
+			_ = d.removeLock(d.temp, d.lock)
+		}
+		d.temp = exportTemp + rand.Text()
+		if d.lock, err = d.openLock(d.temp, os.O_CREATE|os.O_EXCL); err != nil {
+			return err
+		}
+		if d.holds() {
+			break
+		}
 	}
-	// It fails only on a file system without locks, and there it fails for whoever would remove the directory.
-	_ = lockFile(d.lock)
 	return d.root.Mkdir(d.temp, 0o700)
+}
+
+// holds takes the lock, and reports whether it is still there then.
+func (d *exportDir) holds() bool {
+	if lockFile(d.lock) != nil {
+		return false
+	}
+	held, err := d.lock.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := d.root.Lstat(d.temp + exportLock)
+	return err == nil && os.SameFile(held, there)
 }
 
 func (d *exportDir) openLock(temp string, flag int) (*os.File, error) {
@@ -73,29 +94,43 @@ func (d *exportDir) sweep() error {
 		return err
 	}
 	for _, e := range entries {
-		if !e.IsDir() || !strings.HasPrefix(e.Name(), exportTemp) {
-			continue
-		}
-		lock, err := d.openLock(e.Name(), os.O_CREATE) // there is none if the export was killed while it removed them
-		if err != nil {
-			continue
-		}
-		if lockFile(lock) == nil {
-			_ = d.remove(e.Name(), lock)
-		} else {
-			_ = lock.Close() // nothing was written
+		temp, isLock := strings.CutSuffix(e.Name(), exportLock)
+		switch {
+		case !strings.HasPrefix(temp, exportTemp):
+		case e.IsDir() && !isLock:
+			d.sweepOne(temp, os.O_CREATE) // there is no lock if the export was killed while it removed them
+		case e.Type().IsRegular() && isLock:
+			d.sweepOne(temp, 0)
 		}
 	}
 	return nil
 }
 
-// remove removes an export's directory and lock. The directory goes last, because without one nobody looks at the lock.
+// sweepOne removes an export's directory and lock if that is free.
+func (d *exportDir) sweepOne(temp string, flag int) {
+	lock, err := d.openLock(temp, flag)
+	if err != nil {
+		return
+	}
+	if lockFile(lock) == nil {
+		_ = d.remove(temp, lock)
+	} else {
+		_ = lock.Close() // nothing was written
+	}
+}
+
+// remove removes an export's directory and lock.
 func (d *exportDir) remove(temp string, lock *os.File) error {
-	err := errors.Join(lock.Close(), d.root.Remove(temp+exportLock))
+	return errors.Join(d.removeLock(temp, lock), d.root.RemoveAll(temp))
+}
+
+// removeLock removes a lock while it is held: whoever gets it afterwards sees that it is not there any more.
+func (d *exportDir) removeLock(temp string, lock *os.File) error {
+	err := d.root.Remove(temp + exportLock)
 	if errors.Is(err, fs.ErrNotExist) { // another export came before
 		err = nil
 	}
-	return errors.Join(err, d.root.RemoveAll(temp))
+	return errors.Join(err, lock.Close())
 }
 
 // close removes what was not finished.

@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -211,4 +213,44 @@ func names(t *testing.T, dir string) []string {
 		out = append(out, e.Name())
 	}
 	return out
+}
+
+func TestExportRemovesTheLockOfOneThatWasKilledBeforeItsDirectory(t *testing.T) {
+	root, outside := t.TempDir(), t.TempDir()
+	killed := exportTemp + strings.Repeat("B", 26)
+	write(t, filepath.Join(root, killed+exportLock), "")
+	planted := exportTemp + strings.Repeat("C", 26) + exportLock
+	symlink(t, outside, filepath.Join(root, planted))
+	if err := openDir(t, root).close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, root); !slices.Equal(got, []string{planted}) {
+		t.Errorf("directory has %q, want only the link", got)
+	}
+}
+
+// Exports that begin at a time remove what others left, and never what is one's that has just begun.
+func TestExportsThatBeginTogetherLeaveEachOtherAlone(t *testing.T) {
+	root := t.TempDir()
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			for j := range 50 {
+				d, err := openExportDir(root)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				err = d.write(strconv.Itoa(i), []byte(strconv.Itoa(j)))
+				if err := errors.Join(err, d.close()); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	if got := names(t, root); len(got) != 8 {
+		t.Errorf("directory has %q", got)
+	}
 }

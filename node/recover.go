@@ -81,8 +81,8 @@ func Recover(ctx context.Context, s Survivor, sm DurableStateMachine, dry bool) 
 		return r, err
 	}
 	r = Recovery{Last: log.Last(), Applied: applied.Last, Vote: log.Vote(), Old: genesis.ClusterID(), Membership: core.membershipNow(genesis)}
-	half := log.Purged() == r.Last && applied.Last.Index+refoundGap == r.Last.Index && len(genesis.Members) == 1
-	if half { // cut off between the two last steps
+	half := isHalfRecovered(log, genesis, applied.Last)
+	if half {
 		r.Begin = r.Last
 	} else {
 		if r.Discard, err = isOvertaken(log, applied.Last); err != nil {
@@ -123,6 +123,12 @@ func Recover(ctx context.Context, s Survivor, sm DurableStateMachine, dry bool) 
 	}
 	r.New = founding.Genesis.ClusterID()
 	return r, core.begin(ctx, sm, raft.MembershipAt{ID: r.Begin, Membership: raft.NewMembership(peer)})
+}
+
+// isHalfRecovered reports whether a Recover was cut off between its two last steps: the log is the new cluster's, and the state the old one's.
+func isHalfRecovered(log storage.LogReader, genesis storage.Genesis, applied raft.LogID) bool {
+	last := log.Last()
+	return log.Purged() == last && applied.Index+refoundGap == last.Index && len(genesis.Members) == 1
 }
 
 func newFounding(cluster string, peer raft.Peer, maxEntryBytes uint64, begin raft.LogID) pebblelog.Refounding {

@@ -128,6 +128,9 @@ func (n *Node) restoreLocal(r *restored) error {
 
 // fitLog makes state and log agree: it discards a log that the state has overtaken. Vote and identity stay.
 func (n *Node) fitLog(applied raft.LogID) error {
+	if genesis, ok := n.log.Genesis(); ok && isHalfRecovered(n.log, genesis, applied) {
+		return errors.New("a recovery of this directory was cut off before its last step: recover it again (quorate recover), nothing of it is lost")
+	}
 	overtaken, err := isOvertaken(n.log, applied)
 	if err != nil || !overtaken {
 		return err

@@ -101,6 +101,13 @@ func TestRecoverThatWasCutOffGoesOn(t *testing.T) {
 			if err == nil {
 				t.Fatalf("it was not cut off: %+v", first)
 			}
+			// Who starts the node now must not be told to remove the last directory that there is.
+			_, err = node.Start(t.Context(), node.Config{
+				Cluster: "test", ID: survivor.ID, Dir: survivor.Dir, URL: "nats://127.0.0.1:1", Logger: survivor.Logger,
+			}, openStore(t, disk))
+			if err == nil || !strings.Contains(err.Error(), "recover it again") || strings.Contains(err.Error(), "remove") {
+				t.Errorf("started in between: %v", err)
+			}
 			if look, err := node.Recover(t.Context(), survivor, openStore(t, disk), true); err != nil || look.Begin != first.Begin {
 				t.Errorf("after %+v, a look: %+v %v", first, look, err)
 			}

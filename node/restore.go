@@ -38,6 +38,9 @@ type restored struct {
 func (n *Node) identify() error {
 	id, ok := n.log.Identity()
 	if !ok {
+		if err := n.checkNew(); err != nil {
+			return err
+		}
 		n.self = raft.Peer{ID: n.cfg.ID, Incarnation: raft.Incarnation(randomID())}
 		return n.log.SetIdentity(storage.Identity{Cluster: n.cfg.Cluster, Peer: n.self})
 	}
@@ -46,6 +49,22 @@ func (n *Node) identify() error {
 			n.cfg.Dir, id.Peer.ID, id.Cluster)
 	}
 	n.self = id.Peer
+	return nil
+}
+
+// checkNew refuses a state that no log goes with: which cluster it is of is not known, and so not whether this node's will have the same entries.
+func (n *Node) checkNew() error {
+	durable, ok := n.sm.(DurableStateMachine)
+	if !ok {
+		return nil
+	}
+	applied, err := durable.Applied()
+	if err != nil {
+		return fmt.Errorf("state machine: %w", err)
+	}
+	if applied.Last.Index > 0 {
+		return fmt.Errorf("the state goes up to entry %v, and there is no log in %s: the log was lost, or a restore was cut off (then run that again); else start the node on a directory that is empty, state included", applied.Last, n.cfg.Dir)
+	}
 	return nil
 }
 

@@ -17,15 +17,25 @@ type Liveness struct {
 
 // WatchLiveness watches a connection until Close.
 func WatchLiveness(nc *nats.Conn) *Liveness {
+	l := newLiveness(nc)
+	go l.watch()
+	return l
+}
+
+func newLiveness(nc *nats.Conn) *Liveness {
 	l := &Liveness{nc: nc, changes: nc.StatusChanged(), ended: make(chan struct{})}
 	l.up.Store(nc.IsConnected())
-	go func() {
-		defer close(l.ended)
-		for status := range l.changes {
-			l.up.Store(status == nats.CONNECTED)
-		}
-	}()
 	return l
+}
+
+func (l *Liveness) watch() {
+	defer close(l.ended)
+	for status := range l.changes {
+		l.up.Store(status == nats.CONNECTED)
+		if len(l.changes) == 0 { // the library leaves out what does not fit: this may not be the newest
+			l.up.Store(l.nc.IsConnected())
+		}
+	}
 }
 
 // Up reports whether the connection is up, at once. It is safe from several goroutines.

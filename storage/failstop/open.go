@@ -23,7 +23,7 @@ import (
 // Who asks the store must not be deceived: the store looks at the fault after it has asked Pebble for anything that shall last, or whether
 // something does. The fault is set before Pebble hears of success.
 func Open(dir string, options *pebble.Options, fault *Fault, logger *slog.Logger) (*pebble.DB, error) {
-	options.FS = &stoppingFS{FS: options.FS, fault: fault}
+	options.FS = &settlingFS{&stoppingFS{FS: options.FS, fault: fault}}
 	fault.guard(options, logger)
 	db, err := open(dir, options)
 	failure := fault.Get()

@@ -67,8 +67,9 @@ var (
 )
 
 const (
-	// markerName is the file-name part that names the current state directory.
+	// markerName is the file-name part that names the current state directory, firstState the first one.
 	markerName = "state"
+	firstState = "state-1"
 	// lockName is the file that a Store locks. Versions that know of no lock take it for one of theirs, and open the directory.
 	lockName = "state-lock"
 )
@@ -125,7 +126,10 @@ func (s *Store) open() (err error) {
 		}
 	}()
 	if current == "" {
-		current = "state-1"
+		if err := s.checkFirst(); err != nil {
+			return err
+		}
+		current = firstState
 		db, err := s.openPebble(current)
 		if err != nil {
 			return err
@@ -180,6 +184,21 @@ func (s *Store) checkDirectory() error {
 	for _, name := range names {
 		if !strings.HasPrefix(name, "state-") && !strings.HasPrefix(name, "marker."+markerName+".") {
 			return fmt.Errorf("the directory holds %q, which is not Quorate's: give the node an empty directory", name)
+		}
+	}
+	return nil
+}
+
+// checkFirst refuses a directory without a marker if it has a state that only an installation makes: there was a marker then. It is an empty file,
+// which some ways to copy a directory leave out.
+func (s *Store) checkFirst() error {
+	names, err := s.options.FS.List(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "state-") && name != firstState && name != lockName {
+			return fmt.Errorf("%w: it holds %s, and no file marker.%s.* that says which state is the present one: restore state and log from one backup, empty files too, or replace this node by one with an empty directory and a new name", errCorrupt, name, markerName)
 		}
 	}
 	return nil

@@ -45,6 +45,8 @@ type fetched struct {
 	// cause is the span of the offer, if that was traced.
 	cause trace.SpanContext
 	err   error
+	// settled is closed when RaftCore is done with it: what was staged is in place, or gone.
+	settled chan struct{}
 }
 
 // fetcher brings one snapshot from the object store into the node's directory, verifies it, and prepares its state. It resumes what an
@@ -90,7 +92,7 @@ func (c *raftCore) fetch(ctx context.Context, ref storage.SnapshotRef) {
 		if building != nil {
 			<-building
 		}
-		result := &fetched{ref: ref, began: time.Now(), cause: trace.SpanContextFromContext(ctx)}
+		result := &fetched{ref: ref, began: time.Now(), cause: trace.SpanContextFromContext(ctx), settled: make(chan struct{})}
 		ctx, span := traceWork(ctx, c.cfg.Telemetry, "raft.snapshot.fetch", onFetcher)
 		f.run(ctx, result)
 		endSnapshot(span, ref.Last.Index, result.err)
@@ -98,6 +100,12 @@ func (c *raftCore) fetch(ctx context.Context, ref storage.SnapshotRef) {
 		case c.in.snapshot <- timed[snapshotEvent]{snapshotEvent{fetched: result}, c.metrics.now()}:
 		case <-c.ended:
 			result.drop(c.logger)
+			return
+		}
+		// The next fetcher stages its state where this one is: it must not begin before this one is gone, or it would be removed in its place.
+		select {
+		case <-result.settled:
+		case <-c.ended:
 		}
 	})
 }
@@ -188,6 +196,7 @@ func (f *fetcher) check(m *objectstore.Manifest) error {
 
 // fetchedSnapshot installs what was fetched, if it is still wanted.
 func (c *raftCore) fetchedSnapshot(f *fetched) error {
+	defer close(f.settled)
 	now := time.Now()
 	current, ok := c.engine.Installing()
 	if !ok || current != f.ref { // another one was offered meanwhile

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/record"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"quorate/node/raft"
@@ -69,6 +70,29 @@ func TestFlippedBitInTheManifest(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestATornEndOfTheManifestMayLackAnyPage: the pages of a file get to the disk in any order. A record begins anywhere in one.
+func TestATornEndOfTheManifestMayLackAnyPage(t *testing.T) {
+	const page = 4 << 10
+	var content bytes.Buffer
+	w := record.NewWriter(&content)
+	for _, size := range []int{100, 5 * page} {
+		if _, err := w.WriteRecord(bytes.Repeat([]byte{1}, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const second = 7 + 100 // a header, and the first record, which was there before
+	for lost := 0; lost < content.Len(); lost += page {
+		torn := bytes.Clone(content.Bytes())
+		clear(torn[max(lost, second):min(lost+page, len(torn))])
+		if at, damaged := pebblelog.ManifestDamage(torn); damaged {
+			t.Errorf("without the page at %d: damaged at %d", lost, at)
+		}
 	}
 }
 

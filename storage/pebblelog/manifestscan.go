@@ -57,7 +57,7 @@ func manifestDamage(content []byte) (at int, damaged bool) {
 		}
 		n, ok := manifestChunk(block)
 		if !ok {
-			return at, !isTorn(block) || readableBehind(content, at+1)
+			return at, !isTorn(block, at) || readableBehind(content, at+1)
 		}
 		at += n
 	}
@@ -88,10 +88,10 @@ func readableBehind(content []byte, at int) bool {
 const pageBytes = 4 << 10
 
 // isTorn reports whether the end of a manifest, which begins with a chunk that cannot be read, can be one that was not written to its end:
-// the file is too short for it, or ends in zeros, or a page of it is missing.
-func isTorn(b []byte) bool {
+// the file is too short for it, or ends in zeros, or a page of it is missing. It stands at that place of the file.
+func isTorn(b []byte, at int) bool {
 	end := bytes.TrimRight(b, "\x00")
-	if len(end) < manifestHeader || len(end) < len(b) || len(b) > pageBytes && hasZeroPage(b) {
+	if len(end) < manifestHeader || len(end) < len(b) || hasZeroPage(b, at) {
 		return true
 	}
 	for position := byte(1); position <= 4; position++ { // whole, but for its length or position
@@ -103,7 +103,15 @@ func isTorn(b []byte) bool {
 	return manifestHeader+int(binary.LittleEndian.Uint16(b[4:])) > len(b)
 }
 
-func hasZeroPage(b []byte) bool {
+// hasZeroPage reports whether a page of the file is missing in b, which stands at that place: a whole one, or what is b's of the first one, if that is
+// so much that the zeros are no part of a header.
+func hasZeroPage(b []byte, at int) bool {
+	if first := pageBytes - at%pageBytes; first < pageBytes {
+		if first >= manifestHeader && first < len(b) && allZero(b[:first]) {
+			return true
+		}
+		b = b[min(first, len(b)):]
+	}
 	for len(b) >= pageBytes {
 		if allZero(b[:pageBytes]) {
 			return true

@@ -62,7 +62,7 @@ type staged struct {
 	fresh *stateDB
 }
 
-// Install moves the marker that names the current directory, which is atomic, and removes the old one.
+// Install moves the marker that names the current directory, which is atomic, and has the old one removed in the background.
 func (g *staged) Install() error { return g.store.swap(g.fresh) }
 
 // Discard removes the directory.
@@ -90,9 +90,13 @@ func (s *Store) swap(fresh *stateDB) error {
 	if s.onFail != nil {
 		fresh.tell(s.onFail)
 	}
-	if err := errors.Join(old.Close(), s.options.FS.RemoveAll(s.path(old.name))); err != nil {
-		return fmt.Errorf("remove the state that a snapshot replaced: %w", err)
-	}
+	old.replaced.Store(true)
+	// A compaction that is under way, and many files, take their time, and RaftCore and all readers would wait.
+	s.background.Go(func() {
+		if err := errors.Join(old.Close(), s.options.FS.RemoveAll(s.path(old.name))); err != nil {
+			s.options.Logger.Warn("cannot remove the state that a snapshot replaced; the next start does", "state", old.name, "error", err)
+		}
+	})
 	return nil
 }
 

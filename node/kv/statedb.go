@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -19,6 +20,8 @@ type stateDB struct {
 	name   string
 	fault  failstop.Fault
 	broken chan struct{} // closed when the fault is set
+	// replaced: another state stands in its place, and its failure is no matter any more.
+	replaced atomic.Bool
 }
 
 // failure returns why the state can no longer be trusted, or nil.
@@ -29,8 +32,14 @@ func (db *stateDB) failure() error {
 	return nil
 }
 
-// tell has f called with the failure, once, when there is one.
-func (db *stateDB) tell(f func(error)) { db.fault.Notify(func(error) { f(db.failure()) }) }
+// tell has f called with the failure, once, when there is one, unless the state is replaced by then.
+func (db *stateDB) tell(f func(error)) {
+	db.fault.Notify(func(error) {
+		if !db.replaced.Load() {
+			f(db.failure())
+		}
+	})
+}
 
 // flush makes what Pebble has in memory durable. It returns too when that fails: Pebble itself would try again for ever, without a pause.
 func (db *stateDB) flush() error {

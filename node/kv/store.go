@@ -52,9 +52,9 @@ type Store struct {
 	db     *stateDB     // nil when the store is closed
 	onFail func(error)
 
-	history  history
-	stop     context.CancelFunc // ends sweepHistory
-	sweepers sync.WaitGroup
+	history    history
+	stop       context.CancelFunc // ends sweepHistory
+	background sync.WaitGroup     // sweepHistory, and the removal of states that were replaced
 
 	tableBytes int // restoredTableBytes, but in tests
 }
@@ -94,7 +94,7 @@ func OpenStore(dir string, options StoreOptions) (*Store, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
-	s.sweepers.Go(func() { s.sweepHistory(ctx) })
+	s.background.Go(func() { s.sweepHistory(ctx) })
 	return s, nil
 }
 
@@ -280,7 +280,7 @@ func (s *Store) Sync(context.Context) error {
 // Close flushes the state, so that the next start has less to apply, and closes it.
 func (s *Store) Close() error {
 	s.stop()
-	s.sweepers.Wait()
+	s.background.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.db == nil {

@@ -133,39 +133,39 @@ func attribute(attributes []*commonpb.KeyValue, key string) string {
 	return ""
 }
 
-// plant gives each span its parent. What names itself as its ancestor is an orphan.
+// plant gives each span its parent. What names itself as its ancestor is an orphan. Parents come from strangers, and a chain of them may be
+// as long as there are spans, so each span is passed only once.
 func (t *Trace) plant() {
 	byID := map[string]*span{}
 	for _, s := range t.all {
 		byID[s.id] = s
 	}
-	for _, s := range t.all {
+	parent := func(s *span) *span {
 		if s.parentID == "" {
+			return nil
+		}
+		return byID[s.parentID]
+	}
+	passed := map[*span]*span{} // from which span the way up came by first
+	for _, s := range t.all {
+		p := s
+		for p != nil && passed[p] == nil {
+			passed[p] = s
+			p = parent(p)
+		}
+		if p != nil && passed[p] == s {
+			p.orphan = true // the way up came back: the ring is cut here
+		}
+	}
+	for _, s := range t.all {
+		p := parent(s)
+		if p == nil || s.orphan {
+			s.orphan = s.parentID != ""
 			t.roots = append(t.roots, s)
 			continue
 		}
-		parent := byID[s.parentID]
-		if parent == nil || below(s, parent, byID) {
-			s.orphan = true
-			t.roots = append(t.roots, s)
-			continue
-		}
-		parent.children = append(parent.children, s)
+		p.children = append(p.children, s)
 	}
-}
-
-// below reports whether s is parent, or an ancestor of it whose line is not cut yet.
-func below(s, parent *span, byID map[string]*span) bool {
-	steps := 0
-	for p := parent; p != nil && !p.orphan; p = byID[p.parentID] {
-		if p == s {
-			return true
-		}
-		if steps++; steps > len(byID) {
-			return false // a ring elsewhere, which is cut where its own spans come
-		}
-	}
-	return false
 }
 
 // order sorts everything by the aligned time, which begins at the earliest span.

@@ -359,6 +359,40 @@ func TestClocksOfVeryManyNodesAreAligned(t *testing.T) {
 	}
 }
 
+// A forged chain as long as a trace can be is no reason to walk up all of it for each of its spans: that would take minutes.
+func TestAVeryLongChainIsPlanted(t *testing.T) {
+	const length = 100_000
+	id := func(i int) []byte { return []byte{byte(i >> 16), byte(i >> 8), byte(i), 0, 0, 0, 0, 1} }
+	begun := time.Now()
+	for name, first := range map[string]int{"chain": 0, "ring": length} {
+		var spans []*tracepb.ResourceSpans
+		for i := 1; i <= length; i++ {
+			r := timed(given{name: "span", node: "n1"}, epoch, epoch+1000)
+			s := r.ScopeSpans[0].Spans[0]
+			if s.SpanId = id(i); i > 1 || first > 0 {
+				s.ParentSpanId = id(max(i-1, 1))
+			}
+			if i == 1 && first > 0 {
+				s.ParentSpanId = id(first)
+			}
+			spans = append(spans, r)
+		}
+		trace, err := Build(spans)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(trace.roots) != 1 || len(trace.all) != length || trace.all[length-1].depth != length-1 {
+			t.Errorf("the %s has %d roots, and %d spans below each other, want all below one", name, len(trace.roots), trace.all[len(trace.all)-1].depth+1)
+		}
+		if name == "ring" != trace.roots[0].orphan {
+			t.Errorf("the root of the %s is an orphan: %v", name, trace.roots[0].orphan)
+		}
+	}
+	if took := time.Since(begun); took > time.Minute {
+		t.Errorf("it took %v", took)
+	}
+}
+
 // movedSlowly is what alignClocks does, one pair of nodes after the other.
 func movedSlowly(t *Trace) map[string]time.Duration {
 	type pair struct{ of, on string }

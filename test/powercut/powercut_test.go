@@ -71,17 +71,30 @@ func (c *cluster) close() {
 	}
 }
 
-// acknowledged is what clients were told: the newest revision and value of each key, and writes without an answer.
+const (
+	writers = 8
+	// keys of each writer.
+	keys = 50
+	// loadBeforeACut is how many writes are acknowledged before each cut: so many that the keys are written again and again.
+	loadBeforeACut = 2 * writers * keys
+)
+
+// acknowledged is what clients were told: the newest value of each key, and what was sent whether answered or not.
 type acknowledged struct {
 	mu     sync.Mutex
 	values map[string]string
+	writes int                        // that were acknowledged
 	asked  map[string]map[string]bool // every value ever sent, by key
+	// next is the number that each writer sends next. It belongs to the writer, and goes on after a cut: if it began again, an old value would
+	// be greater than the lost one and pass for a later one.
+	next [writers]int
 }
 
 // load writes until the context ends, each writer its own keys, each key ever greater numbers.
 func (a *acknowledged) load(ctx context.Context, client *kv.Client, writer int) {
-	for n := 0; ctx.Err() == nil; n++ {
-		key, value := fmt.Sprintf("w%d-k%d", writer, n%50), fmt.Sprintf("%08d", n)
+	for ; ctx.Err() == nil; a.next[writer]++ {
+		n := a.next[writer]
+		key, value := fmt.Sprintf("w%d-k%d", writer, n%keys), fmt.Sprintf("%08d", n)
 		a.mu.Lock()
 		if a.asked[key] == nil {
 			a.asked[key] = map[string]bool{}
@@ -91,9 +104,16 @@ func (a *acknowledged) load(ctx context.Context, client *kv.Client, writer int) 
 		if _, err := client.Put(ctx, key, []byte(value)); err == nil {
 			a.mu.Lock()
 			a.values[key] = value
+			a.writes++
 			a.mu.Unlock()
 		}
 	}
+}
+
+func (a *acknowledged) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.writes
 }
 
 func (a *acknowledged) copy() map[string]string {
@@ -128,16 +148,12 @@ func TestPowerGoneEverywhereLosesNoAcknowledgedWrite(t *testing.T) {
 		client := connect(t, server)
 		verify(t, client, state, state.copy(), cut)
 		ctx, stop := context.WithCancel(t.Context())
-		var writers sync.WaitGroup
-		for w := range 8 {
-			writers.Go(func() { state.load(ctx, client, w) })
+		before := state.count()
+		var group sync.WaitGroup
+		for w := range writers {
+			group.Go(func() { state.load(ctx, client, w) })
 		}
-		before := len(state.copy())
-		waitFor(t, "writes to be acknowledged", func() bool {
-			state.mu.Lock()
-			defer state.mu.Unlock()
-			return len(state.values) > before || len(state.values) == 400
-		})
+		waitFor(t, "writes to be acknowledged", func() bool { return state.count() >= before+loadBeforeACut })
 		acked := state.copy() // before the cut: what was acknowledged after it proves nothing
 		cfg := vfs.CrashCloneCfg{}
 		if cut%2 == 1 {
@@ -145,7 +161,7 @@ func TestPowerGoneEverywhereLosesNoAcknowledgedWrite(t *testing.T) {
 		}
 		disk = c.disk.CrashClone(cfg)
 		stop()
-		writers.Wait()
+		group.Wait()
 		c.close()
 		// Later acknowledgements happened in a world that the cut undid: a value between the two is as good.
 		state.mu.Lock()

@@ -111,6 +111,9 @@ func (a *app) bench(ctx context.Context, load benchLoad, clients []*kv.Client, t
 	if result.Operations == 0 && isTooLarge(result.firstError) {
 		return fmt.Errorf("bench: no value was taken: %w", result.firstError)
 	}
+	if result.Operations == 0 && result.firstError == nil {
+		return withStatus(statusUnavailable, fmt.Errorf("bench: no request was answered within the --duration of %v", load.duration))
+	}
 	if result.Operations == 0 {
 		return withStatus(statusUnavailable, fmt.Errorf("bench: no request was answered: %v", result.firstError))
 	}

@@ -53,13 +53,30 @@ Exit status 3 if there is none; with --wait only when there is none after --time
 	return cmd
 }
 
-// findLeader asks who leads; with wait again and again, until somebody does or the context ends.
+// findLeader asks who leads; with wait again and again, until somebody does or the context ends. It connects once, so that what it says when
+// the time is over is what it heard of the nodes, and not that one more connection came too late.
 func (f *clientFlags) findLeader(ctx context.Context, wait bool) (leader node.Status, cluster string, err error) {
 	const askAgain = 100 * time.Millisecond
 	again := time.NewTicker(askAgain)
 	defer again.Stop()
+	var l *link
+	defer func() {
+		if l != nil {
+			l.conn.Close()
+		}
+	}()
 	for {
-		leader, cluster, err = f.askLeader(ctx)
+		if l != nil && !l.conn.IsConnected() {
+			l.conn.Close()
+			l = nil // connecting anew says what is wrong
+		}
+		if l == nil {
+			l, err = f.connect(ctx, "leader")
+		}
+		if l != nil {
+			cluster = l.cluster
+			leader, err = askLeader(ctx, l)
+		}
 		if err == nil || !wait || exitStatus(ctx, err) == statusUsage {
 			return leader, cluster, err
 		}
@@ -74,20 +91,15 @@ func (f *clientFlags) findLeader(ctx context.Context, wait bool) (leader node.St
 	}
 }
 
-func (f *clientFlags) askLeader(ctx context.Context) (node.Status, string, error) {
-	l, err := f.connect(ctx, "leader")
-	if err != nil {
-		return node.Status{}, "", err
-	}
-	defer l.conn.Close()
+func askLeader(ctx context.Context, l *link) (node.Status, error) {
 	view, err := gatherStatus(ctx, l, "")
 	if err != nil {
-		return node.Status{}, l.cluster, err
+		return node.Status{}, err
 	}
 	leader, ok := view.leader()
 	if !ok {
-		return node.Status{}, l.cluster, withStatus(statusUnavailable,
+		return node.Status{}, withStatus(statusUnavailable,
 			fmt.Errorf("cluster %s has %w now: %d of its nodes answer: `quorate status` shows them", l.cluster, errNoLeader, len(view.answers)))
 	}
-	return leader, l.cluster, nil
+	return leader, nil
 }

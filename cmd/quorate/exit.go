@@ -55,16 +55,19 @@ func withStatus(status int, err error) error { return &statusError{status: statu
 func exitStatus(ctx context.Context, err error) int {
 	var usage *usageError
 	var given *statusError
+	interrupted := errors.Is(context.Cause(ctx), errInterrupted)
+	// If the error is only that the context has ended, a given status tells what was broken off, and not why.
+	brokenOff := interrupted && (errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled))
 	switch {
 	case err == nil:
 		return statusDone
-	case errors.As(err, &given):
+	case errors.As(err, &given) && !brokenOff:
 		return given.status
 	case errors.As(err, &usage), errors.Is(err, kv.ErrInvalidKey), isTooLarge(err):
 		return statusUsage
-	case errors.Is(err, kv.ErrUnknownOutcome): // before an interrupt: that the outcome is unknown matters more
+	case errors.Is(err, kv.ErrUnknownOutcome), errors.Is(err, node.ErrUnknownOutcome): // before an interrupt: that the outcome is unknown matters more
 		return statusUnavailable
-	case errors.Is(context.Cause(ctx), errInterrupted):
+	case interrupted:
 		return statusInterrupted
 	case errors.Is(err, kv.ErrNotFound), errors.Is(err, kv.ErrCondition):
 		return statusFalse

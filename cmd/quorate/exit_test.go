@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"quorate/node"
 	"quorate/node/kv"
 )
 
@@ -53,9 +54,16 @@ func TestExitStatusOfAnInterrupt(t *testing.T) {
 	if got := exitStatus(ctx, ctx.Err()); got != statusInterrupted {
 		t.Errorf("exit status %d, want %d", got, statusInterrupted)
 	}
-	unknown := fmt.Errorf("put: %w: %w", kv.ErrUnknownOutcome, ctx.Err())
-	if got := exitStatus(ctx, unknown); got != statusUnavailable {
-		t.Errorf("exit status %d for a write that was interrupted, want %d: its outcome is unknown", got, statusUnavailable)
+	for _, outcome := range []error{kv.ErrUnknownOutcome, node.ErrUnknownOutcome} {
+		unknown := fmt.Errorf("put: %w: %w", outcome, ctx.Err())
+		for _, err := range []error{unknown, withStatus(statusUnavailable, unknown)} {
+			if got := exitStatus(ctx, err); got != statusUnavailable {
+				t.Errorf("exit status %d for a write that was interrupted, want %d: its outcome is unknown", got, statusUnavailable)
+			}
+		}
+	}
+	if got := exitStatus(ctx, withStatus(statusUnavailable, ctx.Err())); got != statusInterrupted {
+		t.Errorf("exit status %d for a question that was interrupted, want %d", got, statusInterrupted)
 	}
 }
 
@@ -222,7 +230,9 @@ func TestInterruptIsHeardWhileNATSIsSilent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	for _, args := range []string{"get k", "leader --wait", "member ls"} {
+	address := listener.Addr().String()
+	at := " --nats nats://" + address
+	for _, args := range []string{"get k" + at, "leader --wait" + at, "member ls" + at, "health --metrics " + address} {
 		ctx, interrupt := context.WithCancelCause(t.Context())
 		accepted := make(chan error, 1)
 		go func() {
@@ -236,7 +246,7 @@ func TestInterruptIsHeardWhileNATSIsSilent(t *testing.T) {
 		ended := make(chan int, 1)
 		var stderr bytes.Buffer
 		go func() {
-			words := append(strings.Fields(args), "--timeout", "1h", "--nats", "nats://"+listener.Addr().String())
+			words := append(strings.Fields(args), "--timeout", "1h")
 			ended <- run(ctx, words, strings.NewReader(""), io.Discard, &stderr)
 		}()
 		if err := <-accepted; err != nil {
@@ -249,6 +259,44 @@ func TestInterruptIsHeardWhileNATSIsSilent(t *testing.T) {
 				t.Errorf("%s: exit status %d, want %d\n%s", args, status, statusInterrupted, &stderr)
 			}
 		case <-time.After(20 * time.Second):
+			t.Fatalf("%s: an interrupt is not heard", args)
+		}
+	}
+}
+
+// TestInterruptIsHeardWhileNodesAreSilent: somebody gets the request and never answers, as paused nodes do.
+func TestInterruptIsHeardWhileNodesAreSilent(t *testing.T) {
+	url := startNATS(t)
+	conn, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	asked, err := conn.SubscribeSync("quorate.c.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{"status", "status --node n1", "leader", "leader --wait", "health", "get k", "ls", "member ls", "setting", "snapshot take", "trace get k"} {
+		ctx, interrupt := context.WithCancelCause(t.Context())
+		ended := make(chan int, 1)
+		var stderr bytes.Buffer
+		go func() {
+			words := append(strings.Fields(args), "--timeout", "1h", "--cluster", "c", "--nats", url)
+			ended <- run(ctx, words, strings.NewReader(""), io.Discard, &stderr)
+		}()
+		if _, err := asked.NextMsg(patience); err != nil {
+			t.Fatalf("%s asks nobody: %v", args, err)
+		}
+		interrupt(errInterrupted)
+		select {
+		case status := <-ended:
+			if status != statusInterrupted || strings.Contains(stderr.String(), errNobody.Error()) {
+				t.Errorf("%s: exit status %d, want %d\n%s", args, status, statusInterrupted, &stderr)
+			}
+		case <-time.After(patience):
 			t.Fatalf("%s: an interrupt is not heard", args)
 		}
 	}

@@ -36,7 +36,7 @@ const minimumPatience = 250 * time.Millisecond
 
 // gatherStatus asks all nodes of the cluster, or the one that is named, how they are. It returns as soon as all known members have
 // answered, else a little after the first answer; the more time that one took, the longer.
-// Error: errNobody, when the context has ended or NATS knows that nobody listens.
+// Error: errNobody, when the time is over or NATS knows that nobody listens; errInterrupted.
 func gatherStatus(ctx context.Context, l *link, only raft.NodeID) (clusterView, error) {
 	subject := fmt.Sprintf("%s.%s.status", subjectPrefix, l.cluster)
 	if only != "" {
@@ -59,6 +59,8 @@ func gatherStatus(ctx context.Context, l *link, only raft.NodeID) (clusterView, 
 		m, err := replies.NextMsgWithContext(wait)
 		switch {
 		case err == nil:
+		case errors.Is(context.Cause(ctx), errInterrupted):
+			return clusterView{}, fmt.Errorf("wait for the status: %w", context.Cause(ctx)) // nothing is known of who has not answered
 		case errors.Is(err, nats.ErrNoResponders), wait.Err() != nil && (wait != ctx || ctx.Err() != nil):
 			return newClusterView(l.cluster, answers, nobodyError(l, only, err))
 		default:

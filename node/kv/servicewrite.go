@@ -206,7 +206,28 @@ func checkBatch(batch *kvpb.BatchRequest) error {
 	if len(batch.Ops) > mostBatchOps {
 		return fmt.Errorf("the batch has %d operations: the limit is %d", len(batch.Ops), mostBatchOps)
 	}
-	return checkOps(batch.Ops)
+	if err := checkOps(batch.Ops); err != nil {
+		return err
+	}
+	return checkPutsBehindDeletes(batch.Ops)
+}
+
+// checkPutsBehindDeletes refuses to put what the same batch has deleted. What else names a key twice Apply refuses, one operation at a time; this it
+// takes, and always will, since all replicas must do the same, of whatever version.
+func checkPutsBehindDeletes(ops []*kvpb.Op) error {
+	var deleted map[string]bool
+	for _, op := range ops {
+		switch {
+		case op.Kind == opDelete:
+			if deleted == nil {
+				deleted = map[string]bool{}
+			}
+			deleted[string(op.Key)] = true
+		case op.Kind == opPut && deleted[string(op.Key)]:
+			return fmt.Errorf("the batch deletes the key %.100q and puts it: send the put alone", op.Key)
+		}
+	}
+	return nil
 }
 
 func (l *server) propose(request micro.Request, ops []*kvpb.Op, single bool, tag node.Tag) {

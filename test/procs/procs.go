@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,11 +28,36 @@ import (
 func Build(tb testing.TB) string {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "quorate")
-	cmd := exec.Command("go", "build", "-o", path, "quorate/cmd/quorate")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("go build: %v\n%s", err, out)
-	}
+	BuildAt(tb, path, "quorate/cmd/quorate")
 	return path
+}
+
+// BuildAt builds a package of this module to that path.
+func BuildAt(tb testing.TB, path, pkg string) {
+	tb.Helper()
+	lookAtSources(tb)
+	if out, err := exec.Command("go", "build", "-o", path, pkg).CombinedOutput(); err != nil {
+		tb.Fatalf("go build %s: %v\n%s", pkg, err, out)
+	}
+}
+
+// lookAtSources reads the module's directories. The go command keeps a test's result until something changes that the test imports or reads: of
+// what is built here it would not know.
+func lookAtSources(tb testing.TB) {
+	tb.Helper()
+	module, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		tb.Fatalf("go env: %v", err)
+	}
+	root := filepath.Dir(strings.TrimSpace(string(module)))
+	if err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && path != root && strings.HasPrefix(entry.Name(), ".") {
+			return filepath.SkipDir
+		}
+		return err
+	}); err != nil {
+		tb.Fatalf("look at the sources: %v", err)
+	}
 }
 
 // Process is a started process, ended with the test at the latest.

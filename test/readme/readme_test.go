@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"quorate/test/procs"
 )
 
 // blocks returns the shell blocks of the README.
@@ -51,10 +53,7 @@ func newMachine(t *testing.T) *machine {
 	}
 	bin := t.TempDir()
 	for name, pkg := range map[string]string{"quorate": "quorate/cmd/quorate", "nats": "quorate/test/readme/nats"} {
-		build := exec.Command("go", "build", "-o", filepath.Join(bin, name), pkg)
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("build %s: %v\n%s", name, err, out)
-		}
+		procs.BuildAt(t, filepath.Join(bin, name), pkg)
 	}
 	home := t.TempDir()
 	m.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "XDG_STATE_HOME="+home, "QUORATE_CLUSTER=",

@@ -208,6 +208,23 @@ func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
 	}
 }
 
+// TestHelpThatCannotBeWrittenFails as any other output does.
+func TestHelpThatCannotBeWrittenFails(t *testing.T) {
+	for _, args := range []string{"--help", "help", "get --help", "help get", "member", "completion bash", "version"} {
+		var stderr bytes.Buffer
+		full := fullDisk{errors.New("no space left on device")}
+		status := run(t.Context(), strings.Fields(args), strings.NewReader(""), full, &stderr)
+		if status != statusFailed || !strings.Contains(stderr.String(), full.err.Error()) {
+			t.Errorf("quorate %s: exit status %d, want %d\n%s", args, status, statusFailed, &stderr)
+		}
+	}
+}
+
+// fullDisk is a writer that has no room.
+type fullDisk struct{ err error }
+
+func (d fullDisk) Write([]byte) (int, error) { return 0, d.err }
+
 func TestUnreachableNATSIsUnavailable(t *testing.T) {
 	port := closedPort(t)
 	for _, args := range [][]string{

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -26,11 +27,15 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := a.rootCommand()
 	root.SetArgs(args)
+	shown := &checkedWriter{to: stdout}
+	root.SetOut(shown)
 	cmd, err := root.ExecuteContextC(ctx)
-	if err == nil {
+	switch {
+	case err == nil && shown.err == nil:
 		return statusDone
-	}
-	if !a.begun {
+	case err == nil:
+		err = fmt.Errorf("write the output: %w", shown.err)
+	case !a.begun:
 		err = &usageError{err: err}
 	}
 	status := exitStatus(ctx, err)
@@ -39,6 +44,18 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintf(stderr, "Run `%s --help` for usage.\n", cmd.CommandPath())
 	}
 	return status
+}
+
+// checkedWriter remembers that a write failed, which cobra does not tell when it shows help.
+type checkedWriter struct {
+	to  io.Writer
+	err error
+}
+
+func (w *checkedWriter) Write(b []byte) (int, error) {
+	n, err := w.to.Write(b)
+	w.err = cmp.Or(w.err, err)
+	return n, err
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -67,7 +84,6 @@ Exit status:
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.SetIn(a.stdin)
-	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", outputText, "form of the output: text or json")
 	root.AddCommand(

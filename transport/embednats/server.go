@@ -112,8 +112,11 @@ func ParseRoute(route string) (*url.URL, error) {
 		route = "nats://" + route
 	}
 	u, err := url.Parse(route)
-	if err != nil || u.Port() == "" {
+	if err != nil {
 		return nil, fmt.Errorf("route %q must be nats://host:port", route)
+	}
+	if port, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || port == 0 {
+		return nil, fmt.Errorf("route %q must be nats://host:port, with a port from 1 to 65535", route)
 	}
 	return u, nil
 }

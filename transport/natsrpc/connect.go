@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -158,9 +159,16 @@ func CheckURLs(urls string) error {
 			return fmt.Errorf("NATS URL %s: scheme %q is none of nats, tls, ws, wss", redacted(u), u.Scheme)
 		case u.Hostname() == "", strings.Contains(u.Hostname(), ":") && u.Host[0] != '[', u.Path != "" && u.Path != "/" && u.Scheme[0] != 'w':
 			return fmt.Errorf("NATS URL %s: want nats://HOST:PORT", redacted(u))
+		case u.Port() != "" && !isPort(u.Port()):
+			return fmt.Errorf("NATS URL %s: the port must be from 1 to 65535", redacted(u))
 		}
 	}
 	return nil
+}
+
+func isPort(text string) bool {
+	port, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && port > 0
 }
 
 // RedactURLs is a list of URLs, with commas between them, without their passwords: for logs and messages.

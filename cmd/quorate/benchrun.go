@@ -37,8 +37,8 @@ func (l benchLoad) check() error {
 	switch {
 	case l.Ops != opsPut && l.Ops != opsGet && l.Ops != opsMix:
 		return usagef("--ops is %q: it must be %s, %s or %s", l.Ops, opsPut, opsGet, opsMix)
-	case l.Clients < 1:
-		return usagef("--clients %d must be at least 1", l.Clients)
+	case l.Clients < 1 || l.Clients > maxBenchClients:
+		return usagef("--clients %d must be from 1 to %d", l.Clients, maxBenchClients)
 	case l.Keys < 1 || l.Keys > maxBenchKeys:
 		return usagef("--keys %d must be from 1 to %d", l.Keys, maxBenchKeys)
 	case l.Size < 0 || l.Size > maxInput:
@@ -50,6 +50,9 @@ func (l benchLoad) check() error {
 	}
 	return nil
 }
+
+// maxBenchClients is how many the bench has memory for: each has histograms of its own, of some 20 KiB.
+const maxBenchClients = 10_000
 
 // maxBenchKeys is how many keys the bench keeps in memory at most.
 const maxBenchKeys = 100_000_000

@@ -123,6 +123,7 @@ func TestWrongUsage(t *testing.T) {
 		{"import " + dir + " --concurrency 0", "--concurrency"},
 		{"bench --ops delete", "--ops"},
 		{"bench --clients 0", "--clients"},
+		{"bench --clients 9223372036854775807", "--clients"},
 		{"bench --keys 0", "--keys"},
 		{"bench --size -1", "--size"},
 		{"bench --size 9223372036854775807", "--size"},

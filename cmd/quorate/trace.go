@@ -118,6 +118,9 @@ func (a *app) trace(ctx context.Context, flags *clientFlags, operation func(cont
 	if err := errors.Join(client.Close(), recorder.Shutdown(asking)); err != nil && failure == nil {
 		return fmt.Errorf("close the client: %w", err)
 	}
+	if failure != nil && ctx.Err() != nil {
+		return failure // who interrupts it waits for no spans
+	}
 	if failure != nil && isUnavailable(failure) {
 		failure = fmt.Errorf("cluster %s at %s: %w: `quorate status` shows its nodes", l.cluster, natsrpc.RedactURLs(l.conn.ConnectedUrl()), failure)
 	}

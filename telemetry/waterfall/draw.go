@@ -97,7 +97,7 @@ func (t *Trace) notes(b *strings.Builder) {
 			failures++
 		}
 	}
-	fmt.Fprintf(b, "%d spans of %d participants in %s.", len(t.all), len(nodes), short(t.to))
+	fmt.Fprintf(b, "%s of %s in %s.", counted(len(t.all), "span"), counted(len(nodes), "participant"), short(t.to))
 	if shares := t.shares(); len(shares) > 0 {
 		b.WriteString(" * is the critical path:")
 		var whole time.Duration
@@ -136,6 +136,13 @@ func (t *Trace) notes(b *strings.Builder) {
 	if t.reversed > 0 {
 		fmt.Fprintf(b, "%d ended before they began, and are drawn without length.\n", t.reversed)
 	}
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func signed(d time.Duration) string {

@@ -103,6 +103,7 @@ func TestDrawing(t *testing.T) {
 		"orphans": {append(append([]given{}, put[:5]...), put[6:]...), nil, 100},
 		"long":    {long, nil, 80},
 		"narrow":  {put, nil, 40},
+		"alone":   {[]given{{id: 1, name: "kv.get", goroutine: "client", start: 0, end: 500, failed: true}}, nil, 72},
 		"failed": {[]given{
 			{id: 1, name: "kv.get", goroutine: "client", start: 0, end: 500, failed: true},
 			{id: 2, parent: 1, name: "kv.get", node: "n1", goroutine: "NATS service", start: 900, end: 800},

@@ -270,8 +270,13 @@ func TestInterruptIsHeardWhileNATSIsSilent(t *testing.T) {
 			words := append(strings.Fields(args), "--timeout", "1h")
 			ended <- run(ctx, words, strings.NewReader(""), io.Discard, &stderr)
 		}()
-		if err := <-accepted; err != nil {
-			t.Fatal(err)
+		select {
+		case err := <-accepted:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case status := <-ended:
+			t.Fatalf("%s: exit status %d before it connects\n%s", args, status, &stderr)
 		}
 		interrupt(errInterrupted)
 		select {

@@ -53,9 +53,9 @@ Afterwards start the node with quorate serve, without --members, and add others 
 			}
 			var room int64 // what the NATS server takes, if there is one
 			if file != "" {
-				backup, err := objectstore.OpenFile(vfs.Default, file)
-				if err != nil {
-					return fmt.Errorf("backup file %s: %w", file, err)
+				backup, openErr := objectstore.OpenFile(vfs.Default, file)
+				if openErr != nil {
+					return fmt.Errorf("backup file %s: %w", file, openErr)
 				}
 				defer func() { err = errors.Join(err, backup.Close()) }()
 				from, ref = backup, backup.Ref()

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -141,9 +140,7 @@ func TestImportStaysInItsDirectoryWhenFilesChange(t *testing.T) {
 	symlink(t, "dir", filepath.Join(root, "below"))
 	symlink(t, filepath.Join(outside, "file"), filepath.Join(root, "link"))
 	symlink(t, "stays", filepath.Join(root, "sibling"))
-	if err := syscall.Mkfifo(filepath.Join(root, "fifo"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	mkfifo(t, filepath.Join(root, "fifo"))
 	type outcome struct {
 		content string
 		err     error

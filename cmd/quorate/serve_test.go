@@ -109,9 +109,9 @@ func TestWriteWithoutAnAnswerHasAnUnknownOutcome(t *testing.T) {
 	must(t, "", "leader", "--wait", "--timeout", "50s", "--cluster", "c", "--nats", url)
 	must(t, "", "put", "k", "before", "--timeout", "50s", "--cluster", "c", "--nats", url)
 
-	p.signal(syscall.SIGSTOP) // it is subscribed, and does not answer
+	p.pause() // it is subscribed, and does not answer
 	wantStatus(t, statusUnavailable, "may or may not take effect", "put", "k", "after", "--timeout", "3s", "--cluster", "c", "--nats", url)
-	p.signal(syscall.SIGCONT)
+	p.resume()
 	if out := must(t, "", "get", "k", "--timeout", "50s", "--cluster", "c", "--nats", url); out != "before" && out != "after" {
 		t.Errorf("got %q", out)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -87,11 +86,11 @@ func (c *operated) pausedLeader() {
 	}
 	defer func() { _ = client.Close() }()
 	old := strings.TrimSpace(c.must("leader", "--wait", "--timeout", "50s"))
-	c.nodes[old].signal(syscall.SIGSTOP)
+	c.nodes[old].pause()
 	woken := false
 	wake := func() {
 		if !woken {
-			c.nodes[old].signal(syscall.SIGCONT)
+			c.nodes[old].resume()
 		}
 		woken = true
 	}

@@ -287,8 +287,9 @@ func BenchmarkFailover(b *testing.B) {
 		leader := c.Leader(20 * time.Second)
 		killed := time.Now()
 		c.Procs[leader].Kill()
-		// Acknowledged after the kill: it was sent after it too, so no answer of the dead leader counts.
-		waitFor(b, "a write after the kill", func() bool { return acknowledged.Load() > killed.UnixNano() })
+		gone := time.Now()
+		// Only what was sent when the process was gone: the leader may answer until then.
+		waitFor(b, "a write after the kill", func() bool { return acknowledged.Load() > gone.UnixNano() })
 		gaps = append(gaps, time.Since(killed))
 		c.Start(leader)
 		status, err := c.Status(c.Leader(20 * time.Second))
@@ -300,7 +301,7 @@ func BenchmarkFailover(b *testing.B) {
 	cancel()
 	group.Wait()
 	slices.Sort(gaps)
-	p50, p95 := gaps[len(gaps)/2], gaps[len(gaps)*95/100]
+	p50, p95 := gaps[len(gaps)/2], gaps[(len(gaps)*95+99)/100-1] // by nearest rank: of 20, the 19th
 	b.Logf("SIGKILL of the leader, %d times: next acknowledged write after %v (median), %v (p95), %v (max)", len(gaps), p50, p95, gaps[len(gaps)-1])
 	b.ReportMetric(float64(p50)/float64(heartbeat), "heartbeats-p50")
 	b.ReportMetric(float64(p95)/float64(heartbeat), "heartbeats-p95")

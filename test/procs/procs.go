@@ -219,7 +219,7 @@ func (c *Cluster) Leader(patience time.Duration) string {
 	}
 }
 
-// WaitApplied waits until all members have applied the same index, at least the given one.
+// WaitApplied waits until all members have applied the entries up to the index, at least.
 func (c *Cluster) WaitApplied(index uint64, patience time.Duration) {
 	c.tb.Helper()
 	deadline := time.After(patience)

@@ -15,15 +15,12 @@ type mutant struct {
 	quick bool
 }
 
-// killer is who must find a mutant.
-type killer int
+// killer is who must find a mutant: the simulator, or the test of that name in node/raft, for what takes too rare a meeting of chances to wait
+// for, or harms no safety.
+type killer string
 
-const (
-	// simulator: a run of seeds.
-	simulator killer = iota
-	// engineTests: the tests in node/raft, for what takes too rare a meeting of chances to wait for, or harms no safety.
-	engineTests
-)
+// simulator is a run of seeds.
+const simulator killer = ""
 
 // sessionTable is the file of the session table.
 const sessionTable = "../sessions/table.go"
@@ -139,19 +136,19 @@ var mutants = []mutant{
 	}, simulator, false},
 	{"disk judged by when it is heard of", []patch{
 		{"durability.go", "e.disk.progress = at", "e.disk.progress = e.now"},
-	}, engineTests, false},
+	}, "TestStalledDiskIsJudgedByWhenItMovedAndNotByWhenThatIsHeard", false},
 	{"write waits for the disk before it is handed out", []patch{
 		{"durability.go", " || e.disk.pending[0].seq > e.seq {", " {"},
-	}, engineTests, false},
+	}, "TestAWriteWaitsForTheDiskFromWhenItIsHandedOut", false},
 	{"voter in touch with its leader votes at once (18, 19)", []patch{
 		{"election.go", "if req.Term >= e.vote.Term && e.inTouch() && !req.Transfer {", "if false {"},
 	}, simulator, false},
 	{"two processes under one name both count (rule 10)", []patch{
 		{"boots.go", "return bootAlternates", "return bootGood"},
-	}, engineTests, false},
+	}, "TestReplicatorNoticesTwoProcessesUnderOneName", false},
 	{"term beyond all bounds believed (rule 9)", []patch{
 		{"wellformed.go", "case r.Term == 0 || r.Term > MaxTerm:\n\t\treturn \"term out of bounds\"\n\tcase r.Candidate.ID", "case r.Candidate.ID"},
-	}, engineTests, false},
+	}, "TestMalformedVoteRequestsAreRefused", false},
 	{"joint configuration decided by the outgoing set alone (6)", []patch{
 		{"quorum.go", "return min(incoming, majorityValue(m.Members, func(member Member) bool { return member.Outgoing }, value))",
 			"return max(0*incoming, majorityValue(m.Members, func(member Member) bool { return member.Outgoing }, value))"},
@@ -167,13 +164,13 @@ var mutants = []mutant{
 	}, simulator, false},
 	{"learner does not stand although its vote is needed", []patch{
 		{"election.go", "		e.following.neededBy = req.Last\n", ""},
-	}, engineTests, false},
+	}, "TestALearnerStandsWhoseVoteIsNeededAndCannotBeGiven", false},
 	{"learner stands because of who has an older configuration", []patch{
 		{"election.go", "return last.Term >= committed.Term && last.Index >= committed.Index", "return last.Term >= committed.Term"},
 	}, simulator, false},
 	{"learner stands whose vote was needed before there was a leader", []patch{
 		{"follower.go", "f.removed, f.neededBy = false, LogID{}", "f.removed = false"},
-	}, engineTests, false},
+	}, "TestALearnerStandsWhoseVoteIsNeededAndCannotBeGiven", false},
 	{"change without a joint configuration (9)", []patch{
 		{"change.go", "	return next, nil\n}\n\n// ready", "	return next.Leave(), nil\n}\n\n// ready"},
 	}, simulator, false},
@@ -260,55 +257,55 @@ var mutants = []mutant{
 	}, simulator, false},
 	{"drift of clocks ignored (rule 5)", []patch{
 		{"lease.go", "time.Duration(100-min(drift, 100))", "time.Duration(100-0*drift)"},
-	}, engineTests, false},
+	}, "TestLeaseCountsFromWhenTheRequestWasSentLessTheDrift", false},
 	{"voter helps another within its promise (rule 5)", []patch{
 		{"election.go", "if e.bound(req.Transfer) {", "if false {"},
-	}, engineTests, false},
+	}, "TestVoterWithLeasesHelpsNobodyUntilItsPromiseIsOver", false},
 	{"candidate stands within its own promise (rule 5)", []patch{
 		{"election.go", "if until := e.promised(false); e.now.Before(until) {", "if until := e.promised(false); false {"},
 		{"election.go", "case e.bound(false):", "case false:"},
 		{"control.go", "e.diskStalled() || e.bound(false) {", "e.diskStalled() {"},
-	}, engineTests, false},
+	}, "TestVoterWithLeasesHelpsNobodyUntilItsPromiseIsOver", false},
 	{"voter that starts votes at once, with leases (rule 5)", []patch{
 		{"lease.go", "until := e.started.Add(d)", "until := time.Time{}"},
-	}, engineTests, false},
+	}, "TestVoterThatStartsHelpsNobodyForALease", false},
 	{"lease counted from the answer, not from the sending (46, rule 5)", []patch{
 		{"lease.go", "return uint64(t.acked.Sub(l.since)) + 1", "return uint64(e.now.Sub(l.since)) + 1"},
-	}, engineTests, false},
+	}, "TestLeaseCountsFromWhenTheRequestWasSentLessTheDrift", false},
 	{"lease before the setting is committed (rule 5)", []patch{
 		{"lease.go", " || at.ID.Index > e.commit {", " {"},
 		{"lease.go", "t.matched.Index < at.ID.Index || ", ""},
 	}, simulator, false},
 	{"lease by voters that do not have the setting (rule 5)", []patch{
 		{"lease.go", "t.matched.Index < at.ID.Index || ", ""},
-	}, engineTests, false},
+	}, "TestLeaseBeginsWhenTheSettingIsCommittedAndCountsOnlyWhoHasIt", false},
 	{"lease before the leader's first commit (rule 5)", []patch{
 		{"lease.go", "!e.Serving() || ", ""},
 	}, simulator, false},
 	{"removed node not told that the configuration which it has is committed", []patch{
 		{"election.go", "if newest.Membership.Contains(e.cfg.Self) {\n\t\tsince++", "if true {\n\t\tsince++"},
-	}, engineTests, false},
+	}, "TestARemovedNodeThatHasTheConfigurationIsToldThatItIsCommitted", false},
 	{"member taken for removed by a configuration that it is in", []patch{
 		{"election.go", "if newest.Membership.Contains(e.cfg.Self) {\n\t\tsince++", "if false {\n\t\tsince++"},
-	}, engineTests, false},
+	}, "TestARemovedNodeThatHasTheConfigurationIsToldThatItIsCommitted", false},
 	{"vote counted for another directory of that name (9, 10)", []patch{
 		{"election.go", "return c.granted[x.Peer] })", "for p := range c.granted {\n\t\t\tif p.ID == x.ID {\n\t\t\t\treturn true\n\t\t\t}\n\t\t}\n\t\treturn false\n\t})"},
-	}, engineTests, false},
+	}, "TestAVoteOfALostDirectoryDoesNotCountForItsSuccessor", false},
 	{"snapshot of an earlier leadership offered", []patch{
 		{"leader.go", "e.snapshot = SnapshotRef{} // of", "// of"},
-	}, engineTests, false},
+	}, "TestALeaderThatComesBackOffersNoSnapshotOfThePast", false},
 	{"setting lost through a snapshot (11, rule 5)", []patch{
 		{"snapshot.go", "settings := []SettingAt{setting}", "settings := []SettingAt{{}}"},
-	}, engineTests, false},
+	}, "TestSettingTravelsInSnapshots", false},
 	{"setting not rolled back when its entry is truncated (10)", []patch{
 		{"durability.go", "e.settings[n-1].ID.Index >= from;", "e.settings[n-1].ID.Index >= from && false;"},
 	}, simulator, false},
 	{"lease by a setting that is not committed (rule 5)", []patch{
 		{"lease.go", " || at.ID.Index > e.commit {", " {"},
-	}, engineTests, false},
+	}, "TestNoLeaseByASettingThatIsNotCommitted", false},
 	{"promise ended by a setting that is not committed (rule 5)", []patch{
 		{"lease.go", "longest = max(longest, at.Setting.Lease)", "longest = at.Setting.Lease"},
-	}, engineTests, false},
+	}, "TestLeaseEndsWhenTheOppositeIsAppended", false},
 	{"results of sessions forgotten by a restart or a snapshot (rule 11)", []patch{
 		{sessionTable, "byID[id].results[sequence] = result", "_ = result"},
 	}, simulator, true},
@@ -342,7 +339,7 @@ var mutants = []mutant{
 	}, simulator, true},
 	{"versions lowered (42)", []patch{
 		{"versions.go", "setting.Versions = setting.Versions.raised(common)", "setting.Versions = common"},
-	}, engineTests, false},
+	}, "TestVersionsAreNeverLowered", false},
 	{"follower takes what it does not understand (42)", []patch{
 		{"follower.go", "if wrong := e.cfg.Versions.Unknown(&entries[i+j]); wrong != \"\" {", "if wrong := e.cfg.Versions.Unknown(&entries[i+j]); wrong == \"never\" {"},
 	}, simulator, false},

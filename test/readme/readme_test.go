@@ -4,7 +4,9 @@ package readme
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,18 +20,21 @@ import (
 	"quorate/test/procs"
 )
 
-// blocks returns the shell blocks of the README.
-func blocks(t *testing.T, root string) []string {
+// commands returns the shell blocks of the README, and what stands between backquotes in its running text.
+func commands(t *testing.T, root string) (blocks, inText []string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var found []string
-	for _, match := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
-		found = append(found, match[1])
+	for _, match := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(text, -1) {
+		blocks = append(blocks, strings.TrimSpace(string(match[1])))
 	}
-	return found
+	text = regexp.MustCompile("(?s)```.*?```").ReplaceAll(text, nil)
+	for _, match := range regexp.MustCompile("`([^`]+)`").FindAllSubmatch(text, -1) {
+		inText = append(inText, strings.Join(strings.Fields(string(match[1])), " "))
+	}
+	return blocks, inText
 }
 
 // machine is a user's shell: a home, a directory to work in, the binaries, and ports of its own in place of the well-known ones.
@@ -38,7 +43,7 @@ type machine struct {
 	root string // of the repository
 	work string
 	env  []string
-	port map[string]string
+	port *strings.Replacer // all at once: a port of its own may look like a well-known one
 }
 
 func newMachine(t *testing.T) *machine {
@@ -47,17 +52,18 @@ func newMachine(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{t: t, root: root, work: t.TempDir(), port: map[string]string{}}
-	for _, port := range []string{"4222", "4223", "4224", "4225", "6222", "6223", "6224"} {
-		m.port[port] = freePort(t)
+	var ports []string
+	for _, port := range []string{"4222", "4223", "4224", "4225", "6222", "6223", "6224", "9464"} {
+		ports = append(ports, port, freePort(t))
 	}
+	m := &machine{t: t, root: root, work: t.TempDir(), port: strings.NewReplacer(ports...)}
 	bin := t.TempDir()
 	for name, pkg := range map[string]string{"quorate": "quorate/cmd/quorate", "nats": "quorate/test/readme/nats"} {
 		procs.BuildAt(t, filepath.Join(bin, name), pkg)
 	}
 	home := t.TempDir()
 	m.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "XDG_STATE_HOME="+home, "QUORATE_CLUSTER=",
-		"NATS_URL=nats://127.0.0.1:"+m.port["4222"])
+		"NATS_URL="+m.port.Replace("nats://127.0.0.1:4222"))
 	return m
 }
 
@@ -76,9 +82,7 @@ func freePort(t *testing.T) string {
 }
 
 func (m *machine) command(ctx context.Context, script string) *exec.Cmd {
-	for port, free := range m.port {
-		script = strings.ReplaceAll(script, port, free)
-	}
+	script = m.port.Replace(script)
 	cmd := exec.CommandContext(ctx, "sh", "-e", "-c", script)
 	cmd.Env = m.env
 	if cmd.Dir = m.work; strings.Contains(script, "./cmd/quorate") || strings.Contains(script, "go test") {
@@ -183,12 +187,12 @@ func (o *output) String() string {
 func TestEveryCommandOfTheReadme(t *testing.T) {
 	m := newMachine(t)
 	var interrupt func()
-	for _, block := range blocks(t, m.root) {
-		block = strings.TrimSpace(block)
+	blocks, _ := commands(t, m.root)
+	for _, block := range blocks {
 		switch {
 		case block == "go run ./cmd/quorate dev":
 			// On another port than the well-known one, which may be taken.
-			interrupt = m.background(block+" --port "+m.port["4222"], "Ctrl-C stops it")
+			interrupt = m.background(block+" --port 4222", "Ctrl-C stops it")
 		case block == "go test ./...":
 			m.isWhatTheGateRuns(block)
 		case strings.HasPrefix(block, "go test ./test/bounds "):
@@ -201,7 +205,9 @@ func TestEveryCommandOfTheReadme(t *testing.T) {
 			t.Fatalf("no cluster to run this on yet:\n%s", block)
 		default:
 			out := m.run(block)
-			if want := expected(block); !strings.Contains(out, want) {
+			if want := expected(block); want == "" {
+				t.Errorf("%s\nnobody has said what this must print, which is\n%s", block, out)
+			} else if !strings.Contains(out, want) {
 				t.Errorf("%s\ndoes not print %q but\n%s", block, want, out)
 			}
 		}
@@ -212,7 +218,76 @@ func TestEveryCommandOfTheReadme(t *testing.T) {
 	interrupt()
 }
 
-// expected is what a block's output must hold.
+// TestCommandsInTheTextOfTheReadme: what the text calls a command is one.
+func TestCommandsInTheTextOfTheReadme(t *testing.T) {
+	m := newMachine(t)
+	_, inText := commands(t, m.root)
+	ran := map[string]int{}
+	for _, code := range inText {
+		program, arguments, _ := strings.Cut(code, " ")
+		if arguments == "" {
+			continue
+		}
+		ran[program]++
+		switch {
+		case code == "go install ./cmd/quorate":
+			bin := t.TempDir()
+			m.run("GOBIN='" + bin + "' " + code)
+			m.run("'" + bin + "/quorate' version")
+		case program == "go":
+			t.Errorf("%s: nobody has said how to test this", code)
+		case program == "quorate":
+			m.run("quorate help " + arguments)
+		case program == "serve":
+			end := m.background("quorate "+code+" --cluster text --id n1 --members n1 --dir ./text --embed --listen 127.0.0.1:4222", "role=leader")
+			for path, want := range map[string]string{"/metrics": "quorate_", "/healthz": "", "/readyz": ""} {
+				m.serves(m.port.Replace("http://127.0.0.1:9464"+path), want)
+			}
+			end()
+		}
+	}
+	for _, program := range []string{"go", "quorate", "serve"} {
+		if ran[program] == 0 {
+			t.Errorf("the text has no command of %q", program)
+		}
+	}
+}
+
+// serves waits until a page is there that has the text.
+func (m *machine) serves(url, want string) {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		status, body, err := get(ctx, url)
+		if err == nil && status == http.StatusOK && strings.Contains(body, want) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			m.t.Fatalf("%s does not serve %q: status %d, %v\n%s", url, want, status, err, body)
+		}
+	}
+}
+
+func get(ctx context.Context, url string) (status int, body string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	raw, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(raw), err
+}
+
+// expected is what a block's output must hold; "" if nobody has said.
 func expected(block string) string {
 	switch {
 	case strings.Contains(block, "quorate trace put"):
@@ -225,6 +300,10 @@ func expected(block string) string {
 		return "n4"
 	case strings.Contains(block, "quorate snapshot verify"):
 		return "whole"
+	case strings.Contains(block, "put --cluster edge"):
+		return "revision"
+	case strings.Contains(block, "quorate bench"):
+		return "ops/s"
 	case strings.Contains(block, "import"):
 		return "net/http/"
 	}

@@ -401,7 +401,7 @@ func (c *raftCore) execute(ctx context.Context, out raft.Output) error {
 	if err := c.apply(); err != nil {
 		return err
 	}
-	c.observe(out.Changed || len(c.told) > 0)
+	c.observe(out.Changed || len(c.told) > 0 || len(out.Violations) > 0)
 	c.answerOperators()
 	return nil
 }

@@ -202,7 +202,7 @@ func (c *raftCore) observe(changed bool) {
 	if !leading {
 		s.targets = nil
 	}
-	if len(c.violations) != len(old.violations) {
+	if changed {
 		s.violations = maps.Clone(c.violations)
 	}
 	s.suspects = c.suspects

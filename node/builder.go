@@ -129,7 +129,7 @@ func (c *raftCore) build(ctx context.Context) {
 		defer close(ended)
 		defer stop()
 		begun := time.Now()
-		ctx, span := traceWork(ctx, c.cfg.Telemetry, "raft.snapshot.build", onBuilder)
+		ctx, span := traceWork(ctx, b.telemetry, "raft.snapshot.build", onBuilder)
 		b.run(ctx, result)
 		endSnapshot(span, result.index, result.err)
 		result.traced = span.In(context.Background())

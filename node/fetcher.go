@@ -93,7 +93,7 @@ func (c *raftCore) fetch(ctx context.Context, ref storage.SnapshotRef) {
 			<-building
 		}
 		result := &fetched{ref: ref, began: time.Now(), cause: trace.SpanContextFromContext(ctx), settled: make(chan struct{})}
-		ctx, span := traceWork(ctx, c.cfg.Telemetry, "raft.snapshot.fetch", onFetcher)
+		ctx, span := traceWork(ctx, f.cfg.Telemetry, "raft.snapshot.fetch", onFetcher)
 		f.run(ctx, result)
 		endSnapshot(span, ref.Last.Index, result.err)
 		select {

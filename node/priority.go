@@ -22,7 +22,7 @@ func (c *raftCore) yield(now time.Time) {
 		return
 	}
 	c.yieldAt = now.Add(askPriorities * c.cfg.ElectionTimeout)
-	term, carries := c.engine.Vote().Term, c.carries(c.transport.MaxRequestBytes())
+	term, carries, own := c.engine.Vote().Term, c.carries(c.transport.MaxRequestBytes()), c.cfg.Priority
 	for _, t := range c.engine.Targets() {
 		if !t.Reachable || !c.engine.Membership().IsVoter(t.Peer) {
 			continue
@@ -33,7 +33,7 @@ func (c *raftCore) yield(now time.Time) {
 				return
 			}
 			switch theirs := c.carries(int(hello.MaxPayloadBytes)); {
-			case carries && !theirs, carries == theirs && int(hello.Priority) <= c.cfg.Priority:
+			case carries && !theirs, carries == theirs && int(hello.Priority) <= own:
 				return
 			}
 			select {

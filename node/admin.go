@@ -78,6 +78,9 @@ func (l *links) serveAdmin(ctx context.Context, n *Node, group *sync.WaitGroup) 
 			select {
 			case taken <- struct{}{}:
 				calls <- adminCall{m, handle}
+				if ctx.Err() != nil { // who answers may have ended
+					n.refuseAdminCalls(calls, taken)
+				}
 			default:
 				n.answerAdmin(m, nil, ErrBusy)
 			}
@@ -96,19 +99,26 @@ func (n *Node) answerAdminCalls(ctx context.Context, calls <-chan adminCall, tak
 	for {
 		select {
 		case <-ctx.Done():
-			for {
-				select {
-				case c := <-calls:
-					n.answerAdmin(c.message, nil, ErrStopped)
-				default:
-					return
-				}
-			}
+			n.refuseAdminCalls(calls, taken)
+			return
 		case c := <-calls:
 			group.Go(func() {
 				defer func() { <-taken }()
 				n.answerAdminCall(ctx, c)
 			})
+		}
+	}
+}
+
+// refuseAdminCalls answers what a stop leaves over.
+func (n *Node) refuseAdminCalls(calls <-chan adminCall, taken <-chan struct{}) {
+	for {
+		select {
+		case c := <-calls:
+			n.answerAdmin(c.message, nil, ErrStopped)
+			<-taken
+		default:
+			return
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,6 +57,34 @@ func TestOperatorsCallsThatAStopLeavesOverAreAnswered(t *testing.T) {
 		var answer adminAnswer
 		if err := json.Unmarshal(m.Data, &answer); err != nil || !errors.Is(answer.err(), ErrStopped) {
 			t.Errorf("answered %s", m.Data)
+		}
+	}
+}
+
+func TestOperatorsCallsThatComeWhileANodeStopsAreAnswered(t *testing.T) {
+	server, err := embednats.Start(embednats.Options{Host: "127.0.0.1", Port: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	conn, err := nats.Connect(server.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	n := &Node{cfg: Config{Cluster: "test", ID: "n1", Prefix: "quorate"}}
+	var group sync.WaitGroup
+	if err := (&links{client: conn}).serveAdmin(stopped, n, &group); err != nil {
+		t.Fatal(err)
+	}
+	group.Wait() // who answers has ended, and the connection is still there
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for range 2 * mostAdminCalls {
+		if err := NewAdmin(conn, "quorate", "test").call(ctx, "n1", "heartbeat", nil, nil); !errors.Is(err, ErrStopped) {
+			t.Fatal(err)
 		}
 	}
 }

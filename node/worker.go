@@ -32,6 +32,9 @@ type worker struct {
 	metrics    *metrics
 	measured   *targetMetrics // nil if nothing is measured
 
+	// sayAt is when to say again that the log cannot be read.
+	sayAt time.Time
+
 	report  raft.Progress
 	changed bool
 	// entries of the newest message, whose slice the next one uses again.
@@ -114,7 +117,7 @@ func (w *worker) send(ctx context.Context, now time.Time, s raft.Send) bool {
 		}
 		if err != nil {
 			// The heartbeats go on, so the target keeps its leader while this one is looked into.
-			w.logger.Error("cannot read the log for a target", "target", w.newest.Peer.ID, "from", s.Lo, "error", err)
+			w.complain(now, "cannot read the log for a target", "from", s.Lo, "error", err)
 			w.replicator.Unsendable()
 			return false
 		}
@@ -131,6 +134,17 @@ func (w *worker) send(ctx context.Context, now time.Time, s raft.Send) bool {
 	w.replicator.Sent(now, s, req.Prev, last, bytes)
 	w.call(ctx, s.ID, req)
 	return true
+}
+
+// complainAgain is how long a worker is silent about its log after it said that it cannot be read: it tries again at each heartbeat.
+const complainAgain = 10 * time.Second
+
+func (w *worker) complain(now time.Time, message string, args ...any) {
+	if now.Before(w.sayAt) {
+		return
+	}
+	w.sayAt = now.Add(complainAgain)
+	w.logger.Error(message, append(args, "target", w.newest.Peer.ID)...)
 }
 
 func (w *worker) call(ctx context.Context, id uint64, req transport.Request) {
@@ -159,7 +173,7 @@ func (w *worker) answered(a appendAnswer) {
 	}
 	_, err := w.replicator.Answered(a.id, resp, a.answer.Boot, w.log)
 	if err != nil {
-		w.logger.Error("cannot find where a target's log agrees", "target", w.newest.Peer.ID, "error", err)
+		w.complain(a.answer.Arrived, "cannot find where a target's log agrees", "error", err)
 		w.replicator.Unsendable()
 	}
 }

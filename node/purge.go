@@ -20,7 +20,7 @@ type synced struct{ err error }
 // nor what a target needs that is installing one; KeepEntries before that stay for those who were away for a moment.
 func (c *raftCore) purge(ctx context.Context, now time.Time) {
 	s := &c.snapshots
-	if now.Before(s.purgeAt) {
+	if now.Before(s.purgeAt) || s.syncing { // what is durable changes when that ends, and to look it up takes its time
 		return
 	}
 	s.purgeAt = now.Add(purgeEvery)

@@ -53,8 +53,13 @@ func (l *server) answerWrites(ctx context.Context) {
 
 // sendAway tells those whose writes are not answered when leadership ends.
 func (l *server) sendAway() {
-	for range len(l.writes) {
-		l.moved(<-l.writes)
+	for {
+		select {
+		case w := <-l.writes:
+			l.moved(w)
+		default:
+			return
+		}
 	}
 }
 
@@ -255,10 +260,16 @@ func (l *server) propose(request micro.Request, ops []*kvpb.Op, single bool, tag
 	}
 }
 
-// expect hands a proposal to the goroutine that answers it.
+// expect hands a proposal to the goroutine that answers it. As leadership ends that one may be gone before it, or after it has looked.
 func (l *server) expect(w writing) {
 	select { // a few handlers may be here at once, so it can wait a moment
 	case l.writes <- w:
 	case <-l.ended():
+		l.moved(w)
+	}
+	select {
+	case <-l.ended():
+		l.sendAway()
+	default:
 	}
 }

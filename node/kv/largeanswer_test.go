@@ -2,6 +2,7 @@ package kv_test
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -78,4 +79,30 @@ func TestAValueThatNoMessageHoldsSpoilsNoOtherRead(t *testing.T) {
 		}
 	}
 	group.Wait()
+}
+
+// TestAListNamesTheValueThatNoMessageHolds: else nobody knows which key to make smaller, or to leave out.
+func TestAListNamesTheValueThatNoMessageHolds(t *testing.T) {
+	c := startClusterAt(t, embednats.Options{Port: -1, MaxPayload: 256 << 10}, "n1")
+	ctx := within(t, 60*time.Second)
+	client := c.client()
+	for key, size := range map[string]int{"a": 5, "large": 100 << 10, "z": 5} {
+		if _, err := client.Put(ctx, key, make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.shrink(64 << 10)
+	var keys []string
+	for entry, err := range client.List(ctx, "", false) {
+		if err == nil {
+			keys = append(keys, entry.Key)
+			continue
+		}
+		var refused *kv.RequestError
+		if !errors.As(err, &refused) || refused.Code != "413" || !strings.Contains(err.Error(), `"large"`) {
+			t.Errorf("after %q: %v", keys, err)
+		}
+		return
+	}
+	t.Errorf("%q, and no error", keys)
 }

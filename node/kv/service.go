@@ -289,11 +289,16 @@ func (l *server) failWith(request micro.Request, code, description, header, valu
 	l.reply(request, nil, nats.Header{micro.ErrorHeader: {description}, micro.ErrorCodeHeader: {code}, header: {value}})
 }
 
+// mostAnswer is how much an answer may hold, beside its headers.
+func (l *server) mostAnswer() int {
+	const headers = 1 << 10
+	return int(l.node.Conn().MaxPayload()) - headers
+}
+
 // reply answers a request. It does not use the request's own methods: they note errors in the request, which the library reads when the
 // handler returns, and answers here come later, from other goroutines.
 func (l *server) reply(request micro.Request, data []byte, header nats.Header) {
-	const headers = 1 << 10
-	if most := int(l.node.Conn().MaxPayload()) - headers; len(data) > most { // a value from when the server took more, for one
+	if most := l.mostAnswer(); len(data) > most { // a value from when the server took more, for one
 		l.fail(request, codeTooLarge, fmt.Sprintf("the answer has %d bytes, and one that this NATS server takes at most %d", len(data), most))
 		return
 	}

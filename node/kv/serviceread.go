@@ -140,6 +140,10 @@ func (l *server) list(request micro.Request) {
 		for _, entry := range entries {
 			response.Versions = append(response.Versions, versionOf(entry))
 		}
+		if size, most := response.SizeVT(), l.mostAnswer(); size > most && len(entries) == 1 {
+			l.fail(request, codeTooLarge, fmt.Sprintf("the answer with the value of %q has %d bytes, and one that this NATS server takes at most %d", entries[0].Key, size, most))
+			return nil
+		}
 		l.respond(request, response.MarshalVT)
 		return nil
 	})

@@ -109,6 +109,11 @@ type proposals struct {
 }
 
 func (p *proposals) add(w *Pending) {
+	if p.head > len(p.waiting)/2 { // under load there may always be somebody who waits
+		n := copy(p.waiting, p.waiting[p.head:])
+		clear(p.waiting[n:])
+		p.waiting, p.head = p.waiting[:n], 0
+	}
 	p.waiting = append(p.waiting, w)
 	p.bytes += len(w.entry.Data)
 }

@@ -42,3 +42,24 @@ func TestProposalsThatASnapshotPassesAreAnswered(t *testing.T) {
 		t.Error(o)
 	}
 }
+
+// TestProposalsThatAreNeverAllDecidedDoNotPileUp: under load the next are there before the last ones are applied.
+func TestProposalsThatAreNeverAllDecidedDoNotPileUp(t *testing.T) {
+	const waiting, all = 100, 100_000
+	var p proposals
+	decided := uint64(0)
+	then := func(o outcome) {
+		if decided++; o.err != nil || o.result.ID.Index != decided {
+			t.Fatalf("%d proposals are decided, and then %v: %v", decided-1, o.result.ID, o.err)
+		}
+	}
+	for index := uint64(1); index <= all; index++ {
+		p.add(&Pending{id: raft.LogID{Term: 1, Index: index}, then: then})
+		if index > waiting {
+			p.applied(raft.LogID{Term: 1, Index: index - waiting}, nil, nil)
+		}
+	}
+	if decided != all-waiting || cap(p.waiting) > 10*waiting {
+		t.Errorf("%d are decided; there is room for %d, and never more than %d waited", decided, cap(p.waiting), waiting+1)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
@@ -103,8 +104,14 @@ func (s *Service) run(changes <-chan node.Status) {
 	again := time.NewTimer(0) // to look once more whether another cluster serves under this name
 	defer again.Stop()
 	for open := true; ; {
+		var other string // a cluster that serves under this name
+		var namesakes <-chan string
+		if current != nil {
+			namesakes = current.namesakes
+		}
 		select {
 		case status, open = <-changes:
+		case other = <-namesakes:
 		case <-again.C:
 		}
 		if !open {
@@ -118,15 +125,19 @@ func (s *Service) run(changes <-chan node.Status) {
 				reader = started
 			}
 		}
-		if current != nil && (!status.Serving || status.Term != current.term) {
+		if current != nil && (other != "" || !status.Serving || status.Term != current.term) {
 			current.close()
 			current = nil
 		}
 		if current == nil && status.Serving && s.node.Conn() != nil {
-			if id, err := s.namesake(context.Background()); id != "" {
+			var err error
+			if other == "" {
+				other, err = s.namesake(context.Background())
+			}
+			if other != "" {
 				s.options.Logger.Error("another cluster serves under this name: this one does not serve clients until that one is stopped",
-					"its_cluster_id", id, "cluster_id", status.ClusterID)
-				again.Reset(namesakeAgain)
+					"its_cluster_id", other, "cluster_id", status.ClusterID)
+				again.Reset(namesakeAgain + rand.N(namesakeAgain/5)) // of two that gave way to each other one is first
 				continue
 			} else if err != nil {
 				s.options.Logger.Warn("cannot ask whether another cluster serves under this name", "error", err)
@@ -137,6 +148,12 @@ func (s *Service) run(changes <-chan node.Status) {
 				continue
 			}
 			current = started
+		}
+		if current != nil {
+			if err := current.look(); err != nil {
+				s.options.Logger.Debug("cannot ask whether another cluster serves under this name", "error", err)
+			}
+			again.Reset(namesakeAgain)
 		}
 	}
 	if current != nil {
@@ -162,6 +179,9 @@ type server struct {
 	readIndex func(context.Context) (uint64, error)
 	// unsampled is the context of requests that are not sampled.
 	unsampled context.Context
+	// look asks, and namesakes tells, whether another cluster serves as well.
+	look      func() error
+	namesakes <-chan string
 }
 
 func (s *Service) lead(status node.Status) (*server, error) {
@@ -199,6 +219,10 @@ func (s *Service) lead(status node.Status) (*server, error) {
 			l.close()
 			return nil, fmt.Errorf("serve %s: %w", endpoint.name, err)
 		}
+	}
+	if err := l.watchNamesakes(ctx); err != nil {
+		l.close()
+		return nil, err
 	}
 	return l, nil
 }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -58,12 +59,17 @@ func Start(options Options) (*Server, error) {
 	failure := &firstError{first: make(chan string, 1)}
 	s.SetLoggerV2(&serverLogger{logger: options.Logger, failure: failure}, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(startTimeout) {
-		s.Shutdown()
-		s.WaitForShutdown()
-		return nil, fmt.Errorf("start NATS on %s: not ready within %v: %s", net.JoinHostPort(o.Host, strconv.Itoa(o.Port)), startTimeout, failure.get())
+	switch {
+	case failure.fatal.Load(): // it has given up already
+		err = fmt.Errorf("start NATS: %s", failure.get())
+	case !s.ReadyForConnections(startTimeout):
+		err = fmt.Errorf("start NATS on %s: not ready within %v: %s", net.JoinHostPort(o.Host, strconv.Itoa(o.Port)), startTimeout, failure.get())
+	default:
+		return &Server{server: s}, nil
 	}
-	return &Server{server: s}, nil
+	s.Shutdown()
+	s.WaitForShutdown()
+	return nil, err
 }
 
 func serverOptions(options Options) (*server.Options, error) {
@@ -187,8 +193,11 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// firstError keeps the first error that the server logged, which is why it did not start.
-type firstError struct{ first chan string }
+// firstError keeps the first error that the server logged, which is why it did not start, and whether it gave up.
+type firstError struct {
+	first chan string
+	fatal atomic.Bool
+}
 
 func (f *firstError) set(s string) {
 	select {
@@ -223,7 +232,10 @@ func (l *serverLogger) log(level slog.Level, format string, args ...any) {
 
 func (l *serverLogger) Noticef(format string, args ...any) { l.log(slog.LevelDebug, format, args...) }
 func (l *serverLogger) Warnf(format string, args ...any)   { l.log(slog.LevelWarn, format, args...) }
-func (l *serverLogger) Fatalf(format string, args ...any)  { l.log(slog.LevelError, format, args...) }
 func (l *serverLogger) Errorf(format string, args ...any)  { l.log(slog.LevelError, format, args...) }
 func (l *serverLogger) Debugf(format string, args ...any)  { l.log(slog.LevelDebug, format, args...) }
 func (l *serverLogger) Tracef(format string, args ...any)  { l.log(slog.LevelDebug, format, args...) }
+func (l *serverLogger) Fatalf(format string, args ...any) {
+	l.log(slog.LevelError, format, args...)
+	l.failure.fatal.Store(true)
+}

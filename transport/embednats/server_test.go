@@ -3,6 +3,9 @@ package embednats_test
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +35,22 @@ func TestBadAddressesAreSaid(t *testing.T) {
 		if _, err := embednats.Start(o); err == nil {
 			t.Errorf("a bad %s was taken", name)
 		}
+	}
+}
+
+// TestAServerThatGivesUpIsNotWaitedFor: it says why it cannot start JetStream, and is never ready.
+func TestAServerThatGivesUpIsNotWaitedFor(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	_, err := embednats.Start(embednats.Options{Port: -1, JetStream: true, Dir: dir})
+	if err == nil || !strings.Contains(err.Error(), "not a directory") || strings.Contains(err.Error(), "not ready within") {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("after %v", took)
 	}
 }
 

@@ -25,6 +25,9 @@ const simulator killer = ""
 // sessionTable is the file of the session table.
 const sessionTable = "../sessions/table.go"
 
+// byName counts the votes of a name, whatever directory they are of.
+const byName = "for p := range c.granted {\n\t\t\tif p.ID == x.ID {\n\t\t\t\treturn true\n\t\t\t}\n\t\t}\n\t\treturn false\n\t})"
+
 // patch replaces a text that must stand in the file exactly once.
 type patch struct {
 	file, old, new string
@@ -242,7 +245,7 @@ var mutants = []mutant{
 	}, simulator, false},
 	{"lost first probe taken for a peer without a log", []patch{
 		{"replicator.go", "r.restart(f.prev.Index + 1)\n\tr.paused = true", "r.restart(r.matched.Index + 1)\n\tr.paused = true"},
-	}, simulator, false},
+	}, "TestALostProbeIsRepeatedWhereItWas", false},
 	{"lease kept while leadership is handed over (15, rule 5)", []patch{
 		{"lease.go", "l.transfer != nil || l.released || ", ""},
 	}, simulator, true},
@@ -289,7 +292,7 @@ var mutants = []mutant{
 		{"election.go", "if newest.Membership.Contains(e.cfg.Self) {\n\t\tsince++", "if false {\n\t\tsince++"},
 	}, "TestARemovedNodeThatHasTheConfigurationIsToldThatItIsCommitted", false},
 	{"vote counted for another directory of that name (9, 10)", []patch{
-		{"election.go", "return c.granted[x.Peer] })", "for p := range c.granted {\n\t\t\tif p.ID == x.ID {\n\t\t\t\treturn true\n\t\t\t}\n\t\t}\n\t\treturn false\n\t})"},
+		{"election.go", "return c.granted[x.Peer] })", byName},
 	}, "TestAVoteOfALostDirectoryDoesNotCountForItsSuccessor", false},
 	{"snapshot of an earlier leadership offered", []patch{
 		{"leader.go", "e.snapshot = SnapshotRef{} // of", "// of"},
@@ -346,6 +349,7 @@ var mutants = []mutant{
 	{"vote of a directory that is not the voter's counted (rule 10)", []patch{
 		{"election.go", "(resp.Granted && resp.Term != c.term) || !e.Membership().IsVoter(resp.From) {",
 			"(resp.Granted && resp.Term != c.term) {"},
+		{"election.go", "return c.granted[x.Peer] })", byName},
 	}, simulator, false},
 	{"acknowledgement of a wiped node counted under its old name (rule 10)", []patch{
 		{"replicator.go", "resp.From != r.target.Peer ||", "resp.From.ID != r.target.Peer.ID ||"},

@@ -208,6 +208,7 @@ func (t *tracing) received(in *transport.Incoming, now time.Time) {
 	}
 	t.telemetry.Record(r.span.Context(), "raft.queue", onRaftCore, in.Arrived, now)
 	if appends {
+		t.fresh = slices.DeleteFunc(t.fresh, func(r *requestTrace) bool { return r.concluded }) // those that needed no write
 		t.requests, t.fresh = append(t.requests, r), append(t.fresh, r)
 	}
 	if name == "raft.install_snapshot" {

@@ -89,6 +89,20 @@ func TestAnIndexThatIsWrittenAgainIsRememberedAsTheNewest(t *testing.T) {
 	}
 }
 
+// TestRequestsThatNeedNoWriteAreForgotten: a leader that sends again what the node has already may be all that it hears.
+func TestRequestsThatNeedNoWriteAreForgotten(t *testing.T) {
+	tr := newTracing(telemetry.New(telemetry.Options{TracerProvider: sdktrace.NewTracerProvider()}), "n1")
+	from := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled})
+	for range 100 {
+		in := &transport.Incoming{Request: &raft.AppendRequest{}, Trace: from, Reply: func(transport.Response) {}}
+		tr.received(in, time.Now())
+		in.Reply(nil)
+	}
+	if got := len(tr.fresh); got != 1 {
+		t.Errorf("%d are remembered, want the last one", got)
+	}
+}
+
 func BenchmarkTelemetryThatIsOff(b *testing.B) {
 	n, tr, w, requests, in, req := offTelemetry()
 	now := time.Now()

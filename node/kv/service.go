@@ -105,6 +105,7 @@ func (s *Service) run(changes <-chan node.Status) {
 	defer again.Stop()
 	for open := true; ; {
 		var other string // a cluster that serves under this name
+		looks := false   // for one
 		var namesakes <-chan string
 		if current != nil {
 			namesakes = current.namesakes
@@ -113,6 +114,7 @@ func (s *Service) run(changes <-chan node.Status) {
 		case status, open = <-changes:
 		case other = <-namesakes:
 		case <-again.C:
+			looks = true
 		}
 		if !open {
 			break
@@ -147,9 +149,9 @@ func (s *Service) run(changes <-chan node.Status) {
 				s.options.Logger.Error("cannot serve clients", "error", err)
 				continue
 			}
-			current = started
+			current, looks = started, true // another may have begun since namesake asked
 		}
-		if current != nil {
+		if current != nil && looks {
 			if err := current.look(); err != nil {
 				s.options.Logger.Debug("cannot ask whether another cluster serves under this name", "error", err)
 			}

@@ -13,17 +13,24 @@ import (
 	"quorate/transport/embednats"
 )
 
-func TestOperatorsCallsThatAStopLeavesOverAreAnswered(t *testing.T) {
+// connect connects to a server of the test's own.
+func connect(t *testing.T) *nats.Conn {
+	t.Helper()
 	server, err := embednats.Start(embednats.Options{Host: "127.0.0.1", Port: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer server.Close()
+	t.Cleanup(func() { _ = server.Close() })
 	conn, err := nats.Connect(server.ClientURL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(conn.Close)
+	return conn
+}
+
+func TestOperatorsCallsThatAStopLeavesOverAreAnswered(t *testing.T) {
+	conn := connect(t)
 	asked, err := conn.SubscribeSync("ask")
 	if err != nil {
 		t.Fatal(err)
@@ -62,16 +69,7 @@ func TestOperatorsCallsThatAStopLeavesOverAreAnswered(t *testing.T) {
 }
 
 func TestOperatorsCallsThatComeWhileANodeStopsAreAnswered(t *testing.T) {
-	server, err := embednats.Start(embednats.Options{Host: "127.0.0.1", Port: -1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	conn, err := nats.Connect(server.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := connect(t)
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
 	n := &Node{cfg: Config{Cluster: "test", ID: "n1", Prefix: "quorate"}}

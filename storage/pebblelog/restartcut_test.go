@@ -1,12 +1,11 @@
 package pebblelog_test
 
 import (
-	"math/rand/v2"
-	"sync"
+	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"quorate/storage/pebblelog"
 	"quorate/storage/storagetest"
@@ -22,45 +21,18 @@ func TestPowerCutInARestart(t *testing.T) {
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}
-	operations := 1
-	for n := 1; n <= operations; n++ {
-		for seed := range uint64(6) {
-			var mu sync.Mutex // guards what follows
-			var cut errorfs.Op
-			var left *vfs.MemFS
-			var disk *storagetest.FailingDisk
-			disk = storagetest.NewFailingDisk(func(i int, op errorfs.Op) error {
-				if i == n {
-					mu.Lock()
-					defer mu.Unlock()
-					cut = op
-					left = disk.Memory.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rand.New(rand.NewPCG(uint64(n), seed))})
-				}
-				return nil
-			})
-			disk.Memory = fs.CrashClone(vfs.CrashCloneCfg{})
-			restarted := mustOpen(t, "data/log", small(disk.FS()))
-			operations = max(operations, disk.Operations())
-			if err := restarted.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if left == nil {
-				continue // the background did less this time
-			}
-			after, err := pebblelog.OpenLog("data/log", small(left))
-			if err != nil {
-				t.Errorf("power cut before operation %d (%s), seed %d: %v", n, storagetest.DescribeOp(cut), seed, err)
-				continue
-			}
-			if after.Last() != last {
-				t.Errorf("power cut before operation %d (%s), seed %d: the log ends at %v, and at %v before", n, storagetest.DescribeOp(cut), seed, after.Last(), last)
-			}
-			if err := after.Close(); err != nil {
-				t.Error(err)
-			}
+	storagetest.PowerCuts(t, fs, 10, func(disk vfs.FS) {
+		if err := mustOpen(t, "data/log", small(disk)).Close(); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if operations < 10 {
-		t.Errorf("a restart of %d operations shows too little", operations)
-	}
+	}, func(left vfs.FS) error {
+		after, err := pebblelog.OpenLog("data/log", small(left))
+		if err != nil {
+			return err
+		}
+		if after.Last() != last {
+			err = fmt.Errorf("the log ends at %v, and at %v before", after.Last(), last)
+		}
+		return errors.Join(err, after.Close())
+	})
 }

@@ -17,6 +17,7 @@ import (
 	"quorate/node"
 	"quorate/node/kv/kvpb"
 	"quorate/node/raft"
+	"quorate/storage/storagetest"
 )
 
 func openWithHistory(t interface{ Fatal(...any) }, fs vfs.FS, history uint64) *Store {
@@ -160,7 +161,7 @@ func TestSupersededVersionsAndTombstonesAreRemoved(t *testing.T) {
 // TestHistoryAgainstModel sweeps while it applies, flushes, reopens and crashes: what can be read at any revision is the model's.
 func TestHistoryAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		disk := vfs.NewCrashableMem()
+		disk := storagetest.NewCrashable()
 		history := rapid.Uint64Range(1, 12).Draw(t, "history")
 		s := openWithHistory(t, disk, history)
 		defer func() { s.Close() }()

@@ -19,6 +19,7 @@ import (
 
 	"quorate/node"
 	"quorate/node/raft"
+	"quorate/storage/storagetest"
 )
 
 // newReader gives a stream a few bytes at a time, as a network does.
@@ -369,7 +370,7 @@ func TestCrashDuringRestoreLeavesTheOldStateOrTheNew(t *testing.T) {
 func crashDuringRestore(t *testing.T, stream []byte, newState []Entry, crash vfs.CrashCloneCfg) {
 	total := 0
 	for moment := 0; moment == 0 || moment <= total; moment++ {
-		disk := vfs.NewCrashableMem()
+		disk := storagetest.NewCrashable()
 		s := openStore(t, disk)
 		fillStore(t, s, 1, 5)
 		if err := s.Sync(t.Context()); err != nil {
@@ -380,7 +381,7 @@ func crashDuringRestore(t *testing.T, stream []byte, newState []Entry, crash vfs
 			t.Fatal(err)
 		}
 		var mu sync.Mutex // Pebble removes files in a goroutine of its own
-		var after *vfs.MemFS
+		var after *storagetest.Crashable
 		steps := 0
 		watched := &countingFS{FS: disk, step: func() {
 			mu.Lock()

@@ -17,7 +17,7 @@ import (
 // TestPowerCutInTheFirstStart cuts the power before each operation of a first start that changes the disk. There was nothing yet: the next
 // start begins anew.
 func TestPowerCutInTheFirstStart(t *testing.T) {
-	powerCuts(t, vfs.NewCrashableMem(), func(disk vfs.FS) { closeStore(t, openStore(t, disk)) }, func(s *Store) error {
+	powerCuts(t, storagetest.NewCrashable(), func(disk vfs.FS) { closeStore(t, openStore(t, disk)) }, func(s *Store) error {
 		applied, err := s.Applied()
 		if err == nil && applied.Last.Index > 0 {
 			err = fmt.Errorf("the state goes up to %v", applied.Last)
@@ -46,7 +46,7 @@ func TestPowerCutInASecondRestore(t *testing.T) {
 		}
 		closeStore(t, s)
 	}
-	disk := vfs.NewCrashableMem()
+	disk := storagetest.NewCrashable()
 	restore(disk, 10, before)
 	powerCuts(t, disk, func(disk vfs.FS) { restore(disk, 30, stream) }, func(s *Store) error {
 		got, _, err := s.Range(RangeOptions{})
@@ -60,7 +60,7 @@ func TestPowerCutInASecondRestore(t *testing.T) {
 	})
 }
 
-func powerCuts(t *testing.T, begin *vfs.MemFS, do func(vfs.FS), check func(*Store) error) {
+func powerCuts(t *testing.T, begin *storagetest.Crashable, do func(vfs.FS), check func(*Store) error) {
 	t.Helper()
 	storagetest.PowerCuts(t, begin, 40, do, func(left vfs.FS) error {
 		s, err := OpenStore("state", StoreOptions{FS: left, Logger: slog.New(slog.DiscardHandler)})

@@ -21,6 +21,7 @@ import (
 	"quorate/node"
 	"quorate/node/kv/kvpb"
 	"quorate/node/raft"
+	"quorate/storage/storagetest"
 )
 
 // op is an operation as the tests write it.
@@ -266,7 +267,7 @@ func put(t interface{ Fatal(...any) }, index uint64, ops ...op) node.Batch {
 // applied log id, and at least what Sync made durable.
 func TestCrashLeavesTheStateAfterSomeBatch(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		disk := vfs.NewCrashableMem()
+		disk := storagetest.NewCrashable()
 		s := openStore(t, disk)
 		history := map[uint64]model{0: {}}
 		m, index, synced := model{}, uint64(0), uint64(0)

@@ -19,9 +19,9 @@ func small(fs vfs.FS) pebblelog.Options {
 }
 
 // powerDisk is a directory in memory whose power can be cut.
-type powerDisk struct{ fs *vfs.MemFS }
+type powerDisk struct{ fs *storagetest.Crashable }
 
-func newPowerDisk() *powerDisk { return &powerDisk{fs: vfs.NewCrashableMem()} }
+func newPowerDisk() *powerDisk { return &powerDisk{fs: storagetest.NewCrashable()} }
 
 func (d *powerDisk) Open() (storage.LogStore, error) { return d.open() }
 

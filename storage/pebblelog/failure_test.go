@@ -177,7 +177,7 @@ func testFailureAt(t *testing.T, w *workload, n int) {
 // TestEveryFailureOfTheDiskWhileOpening does so for a store that is opened after a crash, which writes what the write-ahead log holds into
 // tables. Pebble by itself would try that again for ever.
 func TestEveryFailureOfTheDiskWhileOpening(t *testing.T) {
-	crashed := vfs.NewCrashableMem()
+	crashed := storagetest.NewCrashable()
 	log := mustOpen(t, "log", small(crashed))
 	mustWrite(t, log, storage.Write{Vote: &raft.Vote{Term: 1, For: "n1"}, Append: entries(t, 1, 1, 20, 1000)})
 	want := stateOf(t, log)
@@ -191,7 +191,7 @@ func TestEveryFailureOfTheDiskWhileOpening(t *testing.T) {
 }
 
 // testFailureAtOpening reports whether there was an n-th operation.
-func testFailureAtOpening(t *testing.T, crashed *vfs.MemFS, want string, n int) bool {
+func testFailureAtOpening(t *testing.T, crashed *storagetest.Crashable, want string, n int) bool {
 	t.Helper()
 	broken := errors.New("the disk is broken")
 	disk := storagetest.NewFailingDisk(func(i int, _ errorfs.Op) error {

@@ -13,6 +13,7 @@ import (
 	"quorate/node/raft"
 	"quorate/storage"
 	"quorate/storage/pebblelog"
+	"quorate/storage/storagetest"
 )
 
 // TestFlippedBitInTheManifest says that damage to the list of tables is not taken for a torn end: the tables after it would be deleted.
@@ -25,7 +26,7 @@ func TestFlippedBitInTheManifest(t *testing.T) {
 		{"started", false, false}, {"started and closed", false, true}, {"started and written", true, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			fs := vfs.NewCrashableMem()
+			fs := storagetest.NewCrashable()
 			log := mustOpen(t, "log", small(fs))
 			last := uint64(0)
 			for range 3 { // each start turns the write-ahead log of the one before into a table, and says so in the manifest

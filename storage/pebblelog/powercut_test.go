@@ -39,7 +39,7 @@ func testPowerCutBefore(t *testing.T, w *workload, n, survives int) (operations 
 	t.Helper()
 	var mu sync.Mutex // guards what follows
 	var now, then progress
-	var left *vfs.MemFS
+	var left *storagetest.Crashable
 	var cut errorfs.Op
 	var disk *storagetest.FailingDisk
 	disk = storagetest.NewFailingDisk(func(i int, op errorfs.Op) error {
@@ -85,7 +85,7 @@ func testPowerCutBefore(t *testing.T, w *workload, n, survives int) (operations 
 // TestADirectoryThatWasThereSurvivesAPowerCut: a process that was killed right after it had made the directory, or an operator who made
 // it, leaves one that is not durable yet.
 func TestADirectoryThatWasThereSurvivesAPowerCut(t *testing.T) {
-	fs := vfs.NewCrashableMem()
+	fs := storagetest.NewCrashable()
 	if err := fs.MkdirAll("data/log", 0o755); err != nil {
 		t.Fatal(err)
 	}

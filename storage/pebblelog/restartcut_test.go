@@ -14,7 +14,7 @@ import (
 // TestPowerCutInARestart cuts the power before each operation of a restart that changes the disk, and of what is not synced any part may be there:
 // of names in a directory, too, some and not the others. Nothing was written, so nothing may be missing.
 func TestPowerCutInARestart(t *testing.T) {
-	fs := vfs.NewCrashableMem()
+	fs := storagetest.NewCrashable()
 	log := mustOpen(t, "data/log", small(fs))
 	mustWrite(t, log, appendOf(t, 7, 1, 9))
 	last := log.Last()

@@ -11,6 +11,7 @@ import (
 
 	"quorate/storage"
 	"quorate/storage/pebblelog"
+	"quorate/storage/storagetest"
 )
 
 // TestFlippedBitInTheWriteAheadLog says that damage to what was synced is not taken for a torn end: everything after it would be
@@ -30,7 +31,7 @@ func TestFlippedBitInTheWriteAheadLog(t *testing.T) {
 		{"after a close, large batches", 180, 3, true, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			fs := vfs.NewCrashableMem()
+			fs := storagetest.NewCrashable()
 			log := mustOpen(t, "log", small(fs))
 			if test.restart {
 				if err := log.Close(); err != nil {
@@ -119,7 +120,7 @@ func overwrite(t testing.TB, fs vfs.FS, name string, content []byte) {
 // FuzzScanWriteAheadLogs gives the scanner a log of which bytes were changed: it may refuse it, but must neither panic nor refuse one
 // that was not changed.
 func FuzzScanWriteAheadLogs(f *testing.F) {
-	fs := vfs.NewCrashableMem()
+	fs := storagetest.NewCrashable()
 	log, err := pebblelog.OpenLog("log", small(fs))
 	if err != nil {
 		f.Fatal(err)

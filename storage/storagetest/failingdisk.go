@@ -11,7 +11,7 @@ import (
 // FailingDisk is a disk in memory of which operations that change it fail, as a function decides by their number, from 1 on, and kind.
 type FailingDisk struct {
 	// Memory is what reached the disk. Its CrashClone shows what a power cut leaves. It may be set before FS is called.
-	Memory *vfs.MemFS
+	Memory *Crashable
 
 	fail func(n int, op errorfs.Op) error
 
@@ -24,7 +24,7 @@ type FailingDisk struct {
 // NewFailingDisk makes an empty disk. fail is asked before each operation that changes it, by one goroutine at a time, and returns the
 // error, or nil.
 func NewFailingDisk(fail func(n int, op errorfs.Op) error) *FailingDisk {
-	return &FailingDisk{Memory: vfs.NewCrashableMem(), fail: fail}
+	return &FailingDisk{Memory: NewCrashable(), fail: fail}
 }
 
 // FS returns the file system to give to the store.

@@ -15,14 +15,14 @@ const cutSeeds = 6
 // PowerCuts does the same once for each operation with which it changes the disk, beginning with what is on it, and cuts the power right before that
 // one. Of what is not synced any part is left, also of the names in a directory. The check is given what is left. An error of the check, or fewer
 // operations than there should be at least, fails the test.
-func PowerCuts(t *testing.T, begin *vfs.MemFS, least int, do func(disk vfs.FS), check func(left vfs.FS) error) {
+func PowerCuts(t *testing.T, begin *Crashable, least int, do func(disk vfs.FS), check func(left vfs.FS) error) {
 	t.Helper()
 	operations := 1
 	for n := 1; n <= operations; n++ {
 		for seed := range uint64(cutSeeds) {
 			var mu sync.Mutex // guards what follows
 			var cut errorfs.Op
-			var left *vfs.MemFS
+			var left *Crashable
 			var disk *FailingDisk
 			disk = NewFailingDisk(func(i int, op errorfs.Op) error {
 				if i == n {

@@ -19,6 +19,7 @@ import (
 	"quorate/node/kv"
 	"quorate/node/raft"
 	"quorate/storage/pebblelog"
+	"quorate/storage/storagetest"
 	"quorate/transport/embednats"
 )
 
@@ -28,12 +29,12 @@ var members = []raft.NodeID{"n1", "n2", "n3"}
 // in one instant.
 type cluster struct {
 	t      *testing.T
-	disk   *vfs.MemFS
+	disk   *storagetest.Crashable
 	nodes  []*node.Node
 	server *embednats.Server
 }
 
-func start(t *testing.T, disk *vfs.MemFS, server *embednats.Server) *cluster {
+func start(t *testing.T, disk *storagetest.Crashable, server *embednats.Server) *cluster {
 	t.Helper()
 	c := &cluster{t: t, disk: disk, server: server}
 	for _, id := range members {
@@ -138,7 +139,7 @@ func TestPowerGoneEverywhereLosesNoAcknowledgedWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	disk := vfs.NewCrashableMem()
+	disk := storagetest.NewCrashable()
 	if err := disk.MkdirAll("", 0o755); err != nil {
 		t.Fatal(err)
 	}

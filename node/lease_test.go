@@ -209,8 +209,11 @@ func TestALeaderThatIsCutOffServesNoStaleRead(t *testing.T) {
 	wires[leader.Config().ID].cut(true)
 	c.staleReads(leader)
 	wires[leader.Config().ID].cut(false)
-	want := c.propose("goes on")
-	index, leased, err := leader.ReadLease(within(t, 20*time.Second))
+	want, ctx := c.propose("goes on"), within(t, 20*time.Second)
+	if _, err := leader.WaitLeader(ctx); err != nil { // it may not have heard yet of the one that the others have
+		t.Fatal(err)
+	}
+	index, leased, err := leader.ReadLease(ctx)
 	if err != nil || index < want.ID.Index {
 		t.Errorf("index %d, leased %t, %v; want %d", index, leased, err, want.ID.Index)
 	}

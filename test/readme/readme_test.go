@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,7 +57,11 @@ func newMachine(t *testing.T) *machine {
 	}
 	var ports []string
 	for _, port := range []string{"4222", "4223", "4224", "4225", "6222", "6223", "6224", "9464"} {
-		ports = append(ports, port, freePort(t))
+		free := freePort(t)
+		for slices.Contains(ports, free) {
+			free = freePort(t)
+		}
+		ports = append(ports, port, free)
 	}
 	m := &machine{t: t, root: root, work: t.TempDir(), port: strings.NewReplacer(ports...)}
 	bin := t.TempDir()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -80,7 +81,7 @@ type raftCore struct {
 	appliedSetting raft.SettingAt
 	// lastTime is the log time of the newest entry.
 	lastTime int64
-	// violations counts what was refused because Raft rules it out; suspects are those that concern a target now.
+	// violations counts what was refused because Raft rules it out, in a map that is never changed; suspects are those that concern a target now.
 	violations map[string]uint64
 	suspects   []string
 	// targetsAt is when the state of the targets is published next.
@@ -424,6 +425,7 @@ func (c *raftCore) refuse(violation string) {
 	if _, known := c.violations[violation]; !known && len(c.violations) >= mostKinds {
 		violation = "other violations of Raft"
 	}
+	c.violations = maps.Clone(c.violations) // the status has the old one
 	c.violations[violation]++
 	if c.engine.Role() == raft.Leader && len(c.suspects) < mostSuspects {
 		c.suspects = append(c.suspects, violation)

@@ -181,7 +181,7 @@ func (c *raftCore) observe(changed bool) {
 		committed:  e.Commit(),
 		applied:    c.applied.Index,
 		targets:    old.targets,
-		violations: old.violations,
+		violations: c.violations,
 		suspects:   old.suspects,
 	}
 	switch e.Role() {
@@ -201,9 +201,6 @@ func (c *raftCore) observe(changed bool) {
 	}
 	if !leading {
 		s.targets = nil
-	}
-	if changed {
-		s.violations = maps.Clone(c.violations)
 	}
 	s.suspects = c.suspects
 	c.metrics.changed(old, s)

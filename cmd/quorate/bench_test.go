@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"github.com/nats-io/nats.go"
 
 	"quorate/node/kv"
 )
@@ -74,18 +73,7 @@ func TestBenchResultIsPrinted(t *testing.T) {
 
 // A cluster that takes longer than the bench lasts has not failed: that is said, and not an error that there is not.
 func TestBenchWithoutAnAnswerInItsTimeSaysSo(t *testing.T) {
-	url := startNATS(t)
-	silent, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	if _, err := silent.SubscribeSync("quorate.dev.>"); err != nil {
-		t.Fatal(err)
-	}
-	if err := silent.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	url, _ := startSilent(t, "dev")
 	status, _, stderr := runCommand(t, "", "bench", "--clients", "1", "--warmup", "0s", "--duration", "10ms", "--timeout", "1s", "--nats", url)
 	if status != statusUnavailable || !strings.Contains(stderr, "within the --duration of 10ms") {
 		t.Errorf("exit status %d, want %d\n%s", status, statusUnavailable, stderr)

@@ -290,21 +290,28 @@ func TestInterruptIsHeardWhileNATSIsSilent(t *testing.T) {
 	}
 }
 
-// TestInterruptIsHeardWhileNodesAreSilent: somebody gets the request and never answers, as paused nodes do.
-func TestInterruptIsHeardWhileNodesAreSilent(t *testing.T) {
-	url := startNATS(t)
+// startSilent starts a NATS server where somebody gets all that a cluster is asked, and never answers.
+func startSilent(t *testing.T, cluster string) (url string, asked *nats.Subscription) {
+	t.Helper()
+	url = startNATS(t)
 	conn, err := nats.Connect(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	asked, err := conn.SubscribeSync("quorate.c.>")
+	t.Cleanup(conn.Close)
+	asked, err = conn.SubscribeSync("quorate." + cluster + ".>")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := conn.Flush(); err != nil {
 		t.Fatal(err)
 	}
+	return url, asked
+}
+
+// TestInterruptIsHeardWhileNodesAreSilent: somebody gets the request and never answers, as paused nodes do.
+func TestInterruptIsHeardWhileNodesAreSilent(t *testing.T) {
+	url, asked := startSilent(t, "c")
 	for _, args := range []string{"status", "status --node n1", "leader", "leader --wait", "health", "get k", "ls", "member ls", "setting", "snapshot take", "trace get k"} {
 		ctx, interrupt := context.WithCancelCause(t.Context())
 		ended := make(chan int, 1)

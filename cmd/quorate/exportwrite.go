@@ -55,9 +55,10 @@ func (d *exportDir) begin() (err error) {
 		return err
 	}
 	// Only another that sweeps just then can be faster, or it is a file system without locks: then they fail for whoever would remove the directory.
-	for range 4 {
+	const tries = 4
+	for range tries {
 		if d.lock != nil {
-			_ = d.removeLock(d.temp, d.lock)
+			_ = d.removeLock(d.temp, d.lock) // what is left of it the next export removes
 		}
 		d.temp = exportTemp + rand.Text()
 		if d.lock, err = d.openLock(d.temp, os.O_CREATE|os.O_EXCL); err != nil {

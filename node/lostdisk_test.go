@@ -119,3 +119,44 @@ func TestALostDiskThatJoinsHasNoVoiceUntilItIsAddedAgain(t *testing.T) {
 		t.Errorf("it has the incarnation %s of the directory that is lost", incarnation)
 	}
 }
+
+// Whoever adds a member again that has just lost its disk is not told that it is one already: neither by a leader that has not noticed yet, nor
+// before the node answers.
+func TestALostDiskIsAddedAgainAtOnceOrRefused(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "n1", "n2", "n3")
+	c.start("n1", "n2", "n3")
+	c.propose("before")
+	leader := c.leader()
+	lost := c.notLeading(leader)
+	again := node.MembershipChange{Voters: c.members, Joining: []raft.NodeID{lost}}
+	if _, err := leader.ChangeMembership(within(t, 30*time.Second), again); err != nil {
+		t.Fatalf("it is well: %v", err)
+	}
+	c.stop(lost)
+	if err := os.RemoveAll(filepath.Join(c.dir, string(lost))); err != nil {
+		t.Fatal(err)
+	}
+	var gone *node.UnreachableError
+	if _, err := leader.ChangeMembership(within(t, 30*time.Second), again); !errors.As(err, &gone) || gone.Node != lost || !gone.Member {
+		t.Fatalf("added again while it does not answer: %v", err)
+	}
+	if m := leader.Membership(); !slices.Equal(m.Voters, c.members) {
+		t.Fatalf("it is no voter any more: %+v", m)
+	}
+
+	for range 2 {
+		c.join(lost)
+		if _, err := leader.ChangeMembership(within(t, 30*time.Second), again); err != nil {
+			t.Fatal(err)
+		}
+		// It comes to know that it votes.
+		if _, err := c.nodes[lost].Wait(within(t, 30*time.Second), func(s node.Status) bool { return s.Role == node.RoleFollower }); err != nil {
+			t.Fatal(err)
+		}
+		c.stop(lost)
+		if err := os.RemoveAll(filepath.Join(c.dir, string(lost))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -16,6 +16,9 @@ type MembershipChange struct {
 	// Voters and Learners wanted. A member in neither is removed.
 	Voters   []raft.NodeID `json:"voters"`
 	Learners []raft.NodeID `json:"learners,omitempty"`
+	// Joining are those of them that have just been started and must answer, members or not: of the other members, those that do not answer are
+	// taken for what they are members as, in case they come back.
+	Joining []raft.NodeID `json:"joining,omitempty"`
 	// If, when not nil, is the log id of the membership that the caller saw (Membership.ID): the change is made only if that one is
 	// still in force, through all its steps.
 	If *raft.LogID `json:"if,omitempty"`
@@ -60,7 +63,7 @@ func (n *Node) Membership() Membership {
 // Writes go on meanwhile. A node that does not lead hands it on to the leader.
 //
 // A new member must be running: started with Config.Join, on an empty directory. So must one that lost its disk: it is removed, and then
-// added as what it is now.
+// added as what it is now. One that is named in Joining answers, or the change is refused.
 //
 // Errors: *raft.ChangedError, raft.ErrChangePending, *raft.NotCaughtUpError, *raft.QuorumAtRiskError, *raft.ReplacedError,
 // *UnreachableError, *NotLeaderError; when the context ends half-way, what is reached stays, and the same call goes on from there.
@@ -88,10 +91,15 @@ func (n *Node) AddLearner(ctx context.Context, id raft.NodeID) (raft.LogID, erro
 // UnreachableError says that a node that is to be added does not answer.
 type UnreachableError struct {
 	Node raft.NodeID
-	Err  error `json:"-"`
+	// Member: it is one already.
+	Member bool  `json:",omitempty"`
+	Err    error `json:"-"`
 }
 
 func (e *UnreachableError) Error() string {
+	if e.Member {
+		return fmt.Sprintf("%s is a member, and does not answer (%v): start it, or, if its directory is lost, start it on an empty one as a node that joins (quorate serve --join)", e.Node, e.Err)
+	}
 	return fmt.Sprintf("%s does not answer (%v): start it first, on an empty directory, as a node that joins (quorate serve --join)", e.Node, e.Err)
 }
 
@@ -109,7 +117,7 @@ func (n *Node) changeMembership(ctx context.Context, change MembershipChange) (r
 	if len(change.Voters) == 0 {
 		return raft.LogID{}, fmt.Errorf("%w: a cluster without voters decides nothing", ErrConfig)
 	}
-	lost, err := n.lost(ctx, current.targets, slices.Concat(change.Voters, change.Learners))
+	lost, err := n.lost(ctx, current.targets, slices.Concat(change.Voters, change.Learners), change.Joining)
 	if err != nil {
 		return raft.LogID{}, err
 	}
@@ -171,21 +179,33 @@ func (n *Node) leading(ctx context.Context) (led, error) {
 	})
 }
 
-// lost returns which of the members that are wanted lost their disks: they do not answer the leader, but a node of their name with another
-// directory, which can join, does.
-func (n *Node) lost(ctx context.Context, targets []raft.TargetStatus, wanted []raft.NodeID) (lost []raft.NodeID, err error) {
+// lost returns which of the members that are wanted lost their disks: nobody answers with the directory that they are members with, but a node of
+// their name with another one, which can join, does. They are asked, since what the leader has last heard may be older than the loss.
+func (n *Node) lost(ctx context.Context, targets []raft.TargetStatus, wanted, joining []raft.NodeID) (lost []raft.NodeID, err error) {
 	for _, t := range targets {
-		if t.Reachable || !slices.Contains(wanted, t.Peer.ID) {
+		if !slices.Contains(wanted, t.Peer.ID) {
 			continue
 		}
-		answer := n.call(ctx, raft.Peer{ID: t.Peer.ID}, &transport.HelloRequest{Cluster: n.cfg.Cluster})
-		if hello, ok := answer.Response.(*transport.HelloResponse); answer.Err != nil || !ok || hello.From == t.Peer {
+		if t.Reachable && n.call(ctx, t.Peer, &transport.PingRequest{}).Err == nil {
 			continue
 		}
-		if _, err := n.meet(ctx, t.Peer.ID); err != nil {
+		if !slices.Contains(joining, t.Peer.ID) {
+			answer := n.call(ctx, raft.Peer{ID: t.Peer.ID}, &transport.HelloRequest{Cluster: n.cfg.Cluster})
+			if hello, ok := answer.Response.(*transport.HelloResponse); answer.Err != nil || !ok || hello.From == t.Peer {
+				continue
+			}
+		}
+		now, err := n.meet(ctx, t.Peer.ID)
+		var silent *UnreachableError
+		switch {
+		case errors.As(err, &silent):
+			silent.Member = true
 			return nil, err
+		case err != nil:
+			return nil, err
+		case now != t.Peer:
+			lost = append(lost, t.Peer.ID)
 		}
-		lost = append(lost, t.Peer.ID)
 	}
 	return lost, nil
 }

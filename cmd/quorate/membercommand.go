@@ -38,7 +38,9 @@ quorate serve --join on an empty directory; so does a member that lost its disk,
 				if !slices.Contains(m.Learners, ids[0]) && !slices.Contains(m.Voters, ids[0]) {
 					return node.MembershipChange{}, usagef("%s is no member: add it (quorate member add %s)", ids[0], ids[0])
 				}
-				return added(m, ids[0], false)
+				change, err := added(m, ids[0], false)
+				change.Joining = nil // it is a member, and is waited for
+				return change, err
 			}),
 		a.memberChange("remove ID...", "Remove members", `  quorate member remove n2
   quorate member remove n2 --retain`, -1, removed, "retain"),
@@ -48,7 +50,7 @@ quorate serve --join on an empty directory; so does a member that lost its disk,
 }
 
 func added(m node.Membership, id raft.NodeID, learner bool) (node.MembershipChange, error) {
-	change := node.MembershipChange{Voters: without(m.Voters, id), Learners: without(m.Learners, id)}
+	change := node.MembershipChange{Joining: []raft.NodeID{id}, Voters: without(m.Voters, id), Learners: without(m.Learners, id)}
 	if learner {
 		change.Learners = append(change.Learners, id)
 	} else {

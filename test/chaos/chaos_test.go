@@ -49,6 +49,7 @@ func TestChaos(t *testing.T) {
 	}
 	tr.stop()
 	c.checkAgreement()
+	c.stop()
 	calls, unknown := h.counts()
 	t.Logf("seed %d: %d calls, %d of them without an answer", *seedFlag, calls, unknown)
 	if calls < 20**faultsFlag {
@@ -74,23 +75,16 @@ func build(t *testing.T) string {
 // torment begins a fault, often two, lets clients feel it for a while, and ends it. It returns how many there were.
 func (c *cluster) torment(p *plan, tr *traffic) int {
 	c.t.Helper()
+	chosen := p.next()
 	victims := p.victims(c)
-	chosen := []fault{p.next()}
-	if !chosen[0].whole && p.source.IntN(2) == 0 {
-		if second := p.next(); second.whole {
-			p.left = slices.Insert(p.left, 0, second)
-		} else {
-			chosen = append(chosen, second)
-		}
-	}
 	span := time.Duration(50+p.source.IntN(1500)) * time.Millisecond
 	var heals []func()
 	for i, f := range chosen {
-		c.t.Logf("%6v %s: %s, for %v", time.Duration(tr.history.now()).Round(time.Millisecond), victims[i].id, f.name, span)
+		c.t.Logf("%6v %s: %s", time.Duration(tr.history.now()).Round(time.Millisecond), victims[i].id, f.name)
 		heals = append(heals, f.begin(c, victims[i]))
 	}
 	<-time.After(span) // a fault lasts for a while: this is no wait for something
-	for _, heal := range slices.Backward(heals) {
+	for _, heal := range heals {
 		heal()
 	}
 	return len(chosen)

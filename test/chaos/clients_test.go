@@ -129,6 +129,9 @@ func (tr *traffic) call(ctx context.Context, client *kv.Client, c call, source *
 		case 0:
 			ids := *tr.ids.Load()
 			options = append(options, kv.FromNode(ids[source.IntN(len(ids))]))
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, time.Second) // it may be gone for good
+			defer cancel()
 		case 1:
 			options = append(options, kv.Lease(nil))
 		}

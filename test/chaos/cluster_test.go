@@ -167,7 +167,7 @@ func (c *cluster) await(what string, condition func() bool, latest func() any) {
 	}
 }
 
-// awaitRunning fails the test if a node has ended that nobody killed.
+// checkRunning fails the test if a node has ended that nobody killed.
 func (c *cluster) checkRunning() {
 	c.t.Helper()
 	for _, m := range c.nodes {
@@ -179,9 +179,42 @@ func (c *cluster) checkRunning() {
 	}
 }
 
+// kill ends a node at once, and looks at what it has said.
+func (c *cluster) kill(m *member) {
+	c.t.Helper()
+	m.process.Kill()
+	c.checkOutput(m)
+}
+
+// stop has all nodes end in good order.
+func (c *cluster) stop() {
+	c.t.Helper()
+	for _, m := range c.nodes {
+		ctx, cancel := context.WithTimeout(context.Background(), recovery)
+		if err := m.process.Stop(ctx); err != nil {
+			c.t.Errorf("stop %s: %v", m.id, err)
+		}
+		cancel()
+		c.checkOutput(m)
+	}
+}
+
+// checkOutput looks for what no node may ever say.
+func (c *cluster) checkOutput(m *member) {
+	c.t.Helper()
+	for line := range strings.Lines(m.process.Output()) {
+		for _, words := range []string{"refused what Raft rules out", "panic", "DATA RACE"} {
+			if strings.Contains(line, words) {
+				c.t.Errorf("%s said: %s", m.id, line)
+			}
+		}
+	}
+}
+
 // leave ends a node that is no member any more.
 func (c *cluster) leave(m *member) {
-	m.process.Kill()
+	c.t.Helper()
+	c.kill(m)
 	c.nodes = slices.DeleteFunc(c.nodes, func(other *member) bool { return other == m })
 }
 

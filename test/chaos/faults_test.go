@@ -6,17 +6,25 @@ import (
 	"slices"
 )
 
-// fault begins something bad that concerns that node, and returns how it ends.
+// fault begins something that concerns that node, and returns how it ends.
 type fault struct {
 	name  string
 	begin func(c *cluster, m *member) (heal func())
-	// whole: it concerns all nodes, or changes who they are, so that nothing else may be wrong meanwhile.
-	whole bool
+	scope scope
 }
+
+// scope of a fault says what else may go on meanwhile.
+type scope int
+
+const (
+	one      scope = iota // it is over with one node, and another may have a fault too
+	ordered               // an operator's command, or one that mends it: it must work while one other node has a fault
+	everyone              // it leaves no majority: nothing else goes on
+)
 
 var faults = []fault{
 	{name: "kill", begin: func(c *cluster, m *member) func() {
-		m.process.Kill()
+		c.kill(m)
 		return func() { c.start(m) }
 	}},
 	{name: "pause", begin: func(c *cluster, m *member) func() {
@@ -35,50 +43,50 @@ var faults = []fault{
 		m.cable.hold(toClient)
 		return func() { m.cable.cut(); m.cable.release() } // what was held is lost
 	}},
-	{name: "hand leadership on", begin: func(c *cluster, _ *member) func() {
-		c.command("leader", "transfer")
+	{name: "hand leadership on", begin: func(c *cluster, m *member) func() {
+		c.command("leader", "transfer", m.id)
 		return func() {}
-	}, whole: true},
+	}, scope: ordered},
 	{name: "kill all", begin: func(c *cluster, _ *member) func() {
 		for _, m := range c.nodes {
-			m.process.Kill()
+			c.kill(m)
 		}
 		return func() {
 			for _, m := range c.nodes {
 				c.start(m)
 			}
 		}
-	}, whole: true},
+	}, scope: everyone},
 	{name: "restart NATS", begin: func(c *cluster, _ *member) func() {
 		if err := c.server.Close(); err != nil {
 			c.t.Errorf("close NATS: %v", err)
 		}
 		return c.startNATS
-	}, whole: true},
+	}, scope: everyone},
 	{name: "replace member", begin: func(c *cluster, m *member) func() {
 		c.born++
 		id := fmt.Sprintf("n%d", c.born)
 		c.add(id, "--join")
 		c.command("member", "replace", m.id, id)
 		return func() { c.leave(m) }
-	}, whole: true},
+	}, scope: ordered},
 	{name: "lose disk", begin: func(c *cluster, m *member) func() {
-		m.process.Kill()
+		c.kill(m)
 		c.loseDisk(m)
 		return func() { c.command("member", "add", m.id) }
-	}, whole: true},
+	}, scope: ordered},
 	{name: "leases", begin: func(c *cluster, _ *member) func() {
 		c.command("setting", "set", "--lease", "500ms")
 		return func() {}
-	}, whole: true},
+	}, scope: ordered},
 	{name: "instant failover", begin: func(c *cluster, _ *member) func() {
 		c.command("setting", "set", "--instant-failover")
 		return func() {}
-	}, whole: true},
+	}, scope: ordered},
 	{name: "snapshot", begin: func(c *cluster, _ *member) func() {
 		c.command("snapshot", "take")
 		return func() {}
-	}, whole: true},
+	}, scope: ordered},
 }
 
 func holding(directions ...direction) func(*cluster, *member) func() {
@@ -96,7 +104,24 @@ type plan struct {
 	left   []fault
 }
 
-func (p *plan) next() fault {
+// next returns one fault, or two that may go on at a time: that of one node first.
+func (p *plan) next() []fault {
+	first := p.deal()
+	if first.scope == everyone || p.source.IntN(2) == 0 {
+		return []fault{first}
+	}
+	second := p.deal()
+	switch {
+	case second.scope == everyone || first.scope == ordered && second.scope == ordered:
+		p.left = slices.Insert(p.left, 0, second)
+		return []fault{first}
+	case first.scope == ordered:
+		return []fault{second, first}
+	}
+	return []fault{first, second}
+}
+
+func (p *plan) deal() fault {
 	if len(p.left) == 0 {
 		p.left = slices.Clone(faults)
 		p.source.Shuffle(len(p.left), func(i, j int) { p.left[i], p.left[j] = p.left[j], p.left[i] })

@@ -31,7 +31,7 @@ func TestChaos(t *testing.T) {
 	}
 	source := rand.New(rand.NewPCG(*seedFlag, 0))
 	c := newCluster(t, build(t))
-	probe, err := kv.NewClient(c.connect(), clusterName)
+	probe, err := kv.NewClient(c.connect(c.url()), clusterName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +83,9 @@ func (c *cluster) torment(p *plan, tr *traffic) int {
 		c.t.Logf("%6v %s: %s", time.Duration(tr.history.now()).Round(time.Millisecond), victims[i].id, f.name)
 		heals = append(heals, f.begin(c, victims[i]))
 	}
+	if p.source.IntN(2) == 0 {
+		heals = append(heals, p.tormentClient(tr))
+	}
 	<-time.After(span) // a fault lasts for a while: this is no wait for something
 	for _, heal := range heals {
 		heal()
@@ -111,7 +114,7 @@ func (c *cluster) checkAgreement() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	reader, err := kv.NewClient(c.connect(), clusterName)
+	reader, err := kv.NewClient(c.connect(c.url()), clusterName)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -21,8 +21,9 @@ const (
 	callsOfAKey = 80
 )
 
-// traffic is clients that write and read until they are stopped.
+// traffic is clients that write and read until they are stopped, each by a cable of its own.
 type traffic struct {
+	cables  [clients]*cable
 	history *history
 	calls   [keys]atomic.Uint64
 	values  atomic.Uint64
@@ -44,7 +45,8 @@ func startTraffic(c *cluster, h *history, seed uint64) *traffic {
 		if i == 1 {
 			options = append(options, kv.WithMessageIDs())
 		}
-		client, err := kv.NewClient(c.connect(), clusterName, options...)
+		tr.cables[i] = layCable(c.t, c.address())
+		client, err := kv.NewClient(c.connect(tr.cables[i].url()), clusterName, options...)
 		if err != nil {
 			c.t.Fatal(err)
 		}

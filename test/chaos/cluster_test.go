@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -50,7 +51,7 @@ func newCluster(t *testing.T, binary string) *cluster {
 	c := &cluster{t: t, binary: binary, dir: t.TempDir(), port: -1}
 	c.startNATS()
 	t.Cleanup(func() { _ = c.server.Close() })
-	c.conn = c.connect()
+	c.conn = c.connect(c.url())
 	var ids []string
 	for range voters {
 		c.born++
@@ -75,12 +76,15 @@ func (c *cluster) startNATS() {
 	}
 }
 
-func (c *cluster) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", c.port) }
+func (c *cluster) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(c.port)) }
 
-// connect returns a connection past all cables; it comes back when NATS does.
-func (c *cluster) connect() *nats.Conn {
+// url is NATS' own, past all cables.
+func (c *cluster) url() string { return "nats://" + c.address() }
+
+// connect returns a connection that comes back when NATS does.
+func (c *cluster) connect(url string) *nats.Conn {
 	c.t.Helper()
-	conn, err := nats.Connect(c.url(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectBufSize(-1))
+	conn, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectBufSize(-1))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -91,7 +95,7 @@ func (c *cluster) connect() *nats.Conn {
 // add starts a node that was not there.
 func (c *cluster) add(id string, args ...string) *member {
 	c.t.Helper()
-	m := &member{id: id, args: args, cable: layCable(c.t, net.JoinHostPort("127.0.0.1", fmt.Sprint(c.port)))}
+	m := &member{id: id, args: args, cable: layCable(c.t, c.address())}
 	c.nodes = append(c.nodes, m)
 	c.start(m)
 	return m

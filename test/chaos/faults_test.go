@@ -142,3 +142,18 @@ func (p *plan) victims(c *cluster) []*member {
 	}
 	return nodes
 }
+
+// tormentClient cuts or holds the connection of a client.
+func (p *plan) tormentClient(tr *traffic) (heal func()) {
+	cable := tr.cables[p.source.IntN(clients)]
+	switch p.source.IntN(3) {
+	case 0:
+		cable.hold(toServer)
+	case 1:
+		cable.hold(toClient)
+	}
+	if p.source.IntN(2) == 0 {
+		cable.cut()
+	}
+	return cable.release
+}

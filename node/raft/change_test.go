@@ -114,6 +114,32 @@ func TestALeaderThatIsRemovedLeadsUntilThatIsCommittedAndHandsOver(t *testing.T)
 	b.wantRole(Follower)
 }
 
+// The round of a read was to be answered by who is removed meanwhile. Who is left is a quorum, and nobody else will ever answer.
+func TestReadsGoOnWhenNobodyElseIsLeft(t *testing.T) {
+	b := newBench(t, voters(2), nil)
+	b.lead(2)
+	b.answered(1, 2)
+	b.slow = true
+	b.change(Change{Voters: peersOf(1)})
+	joint := b.out.Write.Seq
+	b.answered(2, 2)
+	b.e.Read(b.now, 1)
+	b.wantCommit(1)
+	b.slow = false
+	b.e.Durable(b.now, joint) // commits the joint configuration, and appends the final one
+	reads := b.flush().Reads
+	if got := b.e.Membership(); got.Joint() || got.Contains(member(2)) || b.e.Commit() != 3 {
+		t.Fatalf("%v, commit %d", got, b.e.Commit())
+	}
+	if len(reads) != 1 || reads[0] != (ReadReady{ID: 1, Index: 1}) {
+		t.Errorf("the read that was asked before: %+v", reads)
+	}
+	b.e.Read(b.now, 2)
+	if reads := b.flush().Reads; len(reads) != 1 || reads[0] != (ReadReady{ID: 2, Index: 3}) {
+		t.Errorf("a read after that: %+v", reads)
+	}
+}
+
 func TestChangesThatAreRefused(t *testing.T) {
 	fresh := Peer{ID: "n2", Incarnation: 77}
 	for name, test := range map[string]struct {

@@ -156,6 +156,7 @@ func (e *Engine) reconcileTargets() {
 	}
 	e.rankSuccessors()
 	e.out.Replicate = true
+	e.advanceReads() // who is left may be quorum enough, and have nobody to hear from
 }
 
 func (e *Engine) scheduleLeaderTick() {

@@ -123,7 +123,7 @@ func (n *Node) Switch(ctx context.Context, s Switches) error {
 }
 
 // Reload changes settings that are safe to change while the node runs. Zero fields stay as they are. Timers that run keep their
-// deadlines, workers that serve a target keep their interval until the next leadership.
+// deadlines, workers that serve a target keep what may be in flight until the next leadership. Config tells what the node was started with.
 func (n *Node) Reload(ctx context.Context, r Reloadable) error {
 	_, err := inCore(ctx, n, func(c *raftCore) (struct{}, error) {
 		cfg := c.cfg
@@ -224,7 +224,7 @@ func (n *Node) HandOver(ctx context.Context) {
 	if s.role != RoleLeader || len(s.membership.Voters()) < 2 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.ElectionTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.electionTimeout)
 	defer cancel()
 	err := n.transfer(ctx, "")
 	for failed := (*raft.TransferError)(nil); errors.As(err, &failed) && !failed.Nobody && ctx.Err() == nil; {

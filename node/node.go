@@ -381,7 +381,7 @@ func (n *Node) Staleness() (time.Duration, bool) {
 // it does not hand over. Else another node may lead already. It does not wait for RaftCore, which may hang in its disk.
 func (n *Node) Leads(term uint64) bool {
 	s := n.watch.state.Load()
-	return s.serving && s.term == term && !s.transferring && time.Since(s.quorumAck) < n.cfg.ElectionTimeout
+	return s.serving && s.term == term && !s.transferring && time.Since(s.quorumAck) < s.electionTimeout
 }
 
 // ClusterID returns the cluster's id, or the zero one while the genesis is not agreed.
@@ -400,7 +400,7 @@ func (n *Node) Conn() *nats.Conn { return n.links.clientConn() }
 // Logger returns what the node logs to: each line says whose it is, in which term, and, if there is one, in which trace.
 func (n *Node) Logger() *slog.Logger { return n.logger }
 
-// Config returns the configuration that the node runs with, defaults filled in.
+// Config returns the configuration that the node was started with, defaults filled in.
 func (n *Node) Config() Config { return n.cfg }
 
 // Done is closed when the node has stopped, by Close or by a failure; Err then tells which.

@@ -48,3 +48,46 @@ func TestSettingsAreReloadedWhileOthersWork(t *testing.T) {
 	stop()
 	<-ended
 }
+
+// TestLeadsGoesByTheElectionTimeoutInForce: a node that serves beside RaftCore is told whether it may be sure to lead.
+func TestLeadsGoesByTheElectionTimeoutInForce(t *testing.T) {
+	t.Parallel()
+	const short, long = 200 * time.Millisecond, time.Hour
+	for name, test := range map[string]struct {
+		before, after time.Duration
+		want          bool
+	}{
+		"raised":  {before: short, after: long, want: true},
+		"lowered": {before: long, after: short, want: false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newStoringCluster(t, "n1")
+			tune := c.tune
+			c.tune = func(cfg *node.Config) {
+				tune(cfg)
+				cfg.HeartbeatInterval, cfg.ElectionTimeout = short/10, test.before
+			}
+			c.start("n1")
+			ctx := within(t, 60*time.Second)
+			leader := c.leader()
+			// Then it does not ask itself any more whether it is its own quorum.
+			if err := leader.Switch(ctx, node.Switches{NoTicks: true}); err != nil {
+				t.Fatal(err)
+			}
+			if err := leader.Reload(ctx, node.Reloadable{ElectionTimeout: test.after}); err != nil {
+				t.Fatal(err)
+			}
+			for leader.Status().QuorumAckAge <= short {
+				select {
+				case <-time.After(short / 10):
+				case <-ctx.Done():
+					t.Fatal("time stands still")
+				}
+			}
+			if got := leader.Leads(leader.Status().Term); got != test.want {
+				t.Errorf("after %v it is sure to lead: %t", short, got)
+			}
+		})
+	}
+}

@@ -31,10 +31,12 @@ type coreState struct {
 	committed    uint64
 	applied      uint64
 	quorumAck    time.Time
-	targets      []raft.TargetStatus
-	violations   map[string]uint64
-	suspects     []string
-	failure      error
+	// electionTimeout is that of the settings in force; see Reload.
+	electionTimeout time.Duration
+	targets         []raft.TargetStatus
+	violations      map[string]uint64
+	suspects        []string
+	failure         error
 	// stood is the newest term in which this node voted for itself: the role does not tell that from a pre-vote.
 	stood uint64
 }
@@ -183,6 +185,8 @@ func (c *raftCore) observe(changed bool) {
 		targets:    old.targets,
 		violations: c.violations,
 		suspects:   old.suspects,
+
+		electionTimeout: c.cfg.ElectionTimeout,
 	}
 	switch e.Role() {
 	case raft.Leader:

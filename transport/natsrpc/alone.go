@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"quorate/node/raft"
@@ -52,7 +53,7 @@ func (t *Transport) alone(ctx context.Context) error {
 			return nil
 		case errors.Is(a.Err, transport.ErrTimeout):
 			silent++
-		case errors.Is(a.Err, transport.ErrDisconnected) && (lostAt.IsZero() || time.Since(lostAt) < reconnectPatience):
+		case disconnected(a.Err) && (lostAt.IsZero() || time.Since(lostAt) < reconnectPatience):
 			if lostAt.IsZero() {
 				lostAt = time.Now()
 			}
@@ -66,6 +67,12 @@ func (t *Transport) alone(ctx context.Context) error {
 	}
 	t.logger.Warn("somebody is subscribed under this node's name and does not answer; taken for a process that has just died", "node", t.cfg.Self.ID)
 	return nil
+}
+
+// disconnected reports whether a request was not sent, or not whole, because the connection is gone, or breaks just then.
+func disconnected(err error) bool {
+	var broken net.Error
+	return errors.Is(err, transport.ErrDisconnected) || errors.As(err, &broken)
 }
 
 func (t *Transport) unsure(err error) error {

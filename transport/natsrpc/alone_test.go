@@ -1,8 +1,13 @@
 package natsrpc_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -80,6 +85,52 @@ func TestListenWaitsForTheConnection(t *testing.T) {
 	other := join(t, server, "other", 1) // the same port
 	if answer := call(t, other, nameOnly("n"), &transport.HelloRequest{}, patient); answer.Err != nil || answer.Boot != 2 {
 		t.Fatalf("got %+v", answer)
+	}
+}
+
+// breaking dials connections of which the first breaks when a node asks for its own name: before the client library has seen that it is gone.
+type breaking struct{ broke atomic.Bool }
+
+func (b *breaking) Dial(network, address string) (net.Conn, error) {
+	conn, err := net.DialTimeout(network, address, patient)
+	if err != nil {
+		return nil, err
+	}
+	return &breakingConn{Conn: conn, of: b}, nil
+}
+
+type breakingConn struct {
+	net.Conn
+	of *breaking
+}
+
+func (c *breakingConn) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("q.c.raft.n.hello")) && c.of.broke.CompareAndSwap(false, true) {
+		_ = c.Close()
+		return 0, &net.OpError{Op: "write", Net: "tcp", Err: syscall.EPIPE}
+	}
+	return c.Conn.Write(b)
+}
+
+// A server that is restarted just when a node starts.
+func TestListenWaitsForTheConnectionThatBreaksUnderIt(t *testing.T) {
+	server := startServer(t, -1)
+	dialer := &breaking{}
+	quiet := slog.New(slog.DiscardHandler)
+	conn, err := natsrpc.Connect(t.Context(), natsrpc.ConnectOptions{
+		URL: server.ClientURL(), Logger: quiet, Options: []nats.Option{nats.SetCustomDialer(dialer)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	n, err := natsrpc.New(conn, natsrpc.Config{Prefix: "q", Cluster: "c", Self: peerOf("n"), Boot: 2, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = n.Close(context.Background()) }()
+	if err := n.Listen(t.Context(), echo(peerOf("n"))); err != nil || !dialer.broke.Load() {
+		t.Fatalf("broken: %t; %v", dialer.broke.Load(), err)
 	}
 }
 

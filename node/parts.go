@@ -44,6 +44,9 @@ func partSubject(prefix, cluster string, id raft.NodeID) string {
 func (n *Node) serveParts(ctx context.Context, conn *nats.Conn, cluster raft.ClusterID, dirs ...*objectstore.Directory) error {
 	subject := partSubject(n.cfg.Prefix, n.cfg.Cluster, n.cfg.ID)
 	_, err := conn.Subscribe(subject, func(m *nats.Msg) {
+		if m.Reply == "" {
+			return // nobody waits
+		}
 		answer := nats.NewMsg(m.Reply)
 		offset, err := strconv.ParseInt(m.Header.Get(headerOffset), 10, 64)
 		if err != nil || offset < 0 || m.Header.Get(headerCluster) != cluster.String() {

@@ -11,6 +11,7 @@ import (
 	"testing/iotest"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/nats-io/nats.go"
 
 	"quorate/node/raft"
 	"quorate/storage/objectstore"
@@ -79,5 +80,47 @@ func TestAPartGoesOnFromAnotherNode(t *testing.T) {
 	from.nodes = []raft.NodeID{"n2"}
 	if _, err := from.Get(ctx, "part-2"); !errors.Is(err, objectstore.ErrNotFound) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Nobody waits for the answer to a message that was published: it is not worth a line of the log, however many there are.
+func TestARequestForAPartThatNobodyWaitsForIsIgnored(t *testing.T) {
+	t.Parallel()
+	server, err := embednats.Start(embednats.Options{Host: "127.0.0.1", Port: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Close() }()
+	serving, err := server.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer serving.Close()
+	cluster := raft.ClusterID{1}
+	var said bytes.Buffer // read when the last request is answered: the subscription's goroutine writes
+	n := &Node{cfg: Config{Prefix: "quorate", Cluster: "test", ID: "n1"}, logger: slog.New(slog.NewTextHandler(&said, nil))}
+	if err := n.serveParts(t.Context(), serving, cluster, objectstore.NewDirectory(vfs.NewMem(), "n1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := serving.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := server.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	m := nats.NewMsg(partSubject("quorate", "test", "n1"))
+	m.Data = []byte("part-1")
+	m.Header.Set(headerCluster, cluster.String())
+	m.Header.Set(headerOffset, "0")
+	if err := conn.PublishMsg(m); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := conn.RequestMsg(m, pieceTimeout); err != nil || answer.Header.Get(headerNotFound) == "" {
+		t.Fatalf("%+v, %v", answer, err)
+	}
+	if said.Len() > 0 {
+		t.Errorf("it says %s", said.String())
 	}
 }

@@ -57,7 +57,7 @@ type raftCore struct {
 	fetcherEnded  chan struct{}
 	ended         chan struct{}
 	// heard is shared with those who ask how stale the state may be.
-	heard *atomic.Int64
+	heard *lastHeard
 	// leased is shared with those who read under this node's lease; nil while it has none.
 	leased *atomic.Pointer[raft.Leased]
 	clock  clock
@@ -152,16 +152,6 @@ func (c *raftCore) set(timer *time.Timer, now time.Time) (gathers bool) {
 // awaitingSuccessor: this node has just handed leadership over, and has not heard yet of whom to hand requests on to.
 func (c *raftCore) awaitingSuccessor(now time.Time) bool {
 	return c.engine.Leader() == (raft.Peer{}) && now.Sub(c.transferredAt) < c.cfg.ElectionTimeout
-}
-
-func (c *raftCore) noteHeard() {
-	heard, leads := c.engine.QuorumAck()
-	if !leads {
-		heard = c.engine.LeaderHeard()
-	}
-	if !heard.IsZero() {
-		c.heard.Store(heard.UnixNano())
-	}
 }
 
 // receive waits for one input and drains the rest; users wait if it gathers. It returns false when the context has ended.

@@ -41,8 +41,7 @@ type Node struct {
 	metrics *metrics
 
 	fetchProgress fetchProgress
-	// heard is when this node last heard of a leader, or as leader of its quorum, in nanoseconds since 1970; zero for never.
-	heard atomic.Int64
+	heard         lastHeard
 	// leased is what RaftCore gives to those who read under its lease.
 	leased atomic.Pointer[raft.Leased]
 
@@ -76,6 +75,7 @@ func start(ctx context.Context, cfg Config, sm StateMachine) (*Node, error) {
 		log:  cfg.Log,
 		done: make(chan struct{}),
 	}
+	n.heard.began = time.Now()
 	n.logger = slog.New(telemetry.LogHandler(cfg.Logger.Handler(), n.logged)).With("cluster", cfg.Cluster, "node", string(cfg.ID))
 	var err error
 	if n.metrics, err = newMetrics(cfg.Telemetry); err != nil {
@@ -366,16 +366,6 @@ func (n *Node) admit(data []byte) error {
 
 // MaxCommandBytes is the largest command that Propose takes; 0 while the genesis is not agreed.
 func (n *Node) MaxCommandBytes() int { return int(n.limit.Load()) }
-
-// Staleness is how old the state may be that a local read sees: how long ago this node heard of a leader or, as leader, of its quorum. It is
-// false if it never did.
-func (n *Node) Staleness() (time.Duration, bool) {
-	heard := n.heard.Load()
-	if heard == 0 {
-		return 0, false
-	}
-	return max(0, time.Since(time.Unix(0, heard))), true
-}
 
 // Leads reports whether this node serves as leader in a term, and may be sure of it: a quorum followed it less than an election timeout ago, and
 // it does not hand over. Else another node may lead already. It does not wait for RaftCore, which may hang in its disk.

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"quorate/test/sources"
 )
 
 var (
@@ -117,6 +119,7 @@ func build(t *testing.T, m mutant, pkg string) string {
 		t.Fatal(err)
 	}
 	binary := filepath.Join(dir, "mutant.test")
+	sources.Look(t) // also at the tests that must find it
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlayFile, "-o", binary, pkg)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("the mutant does not compile: %v\n%s", err, out)

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"quorate/node"
+	"quorate/test/sources"
 	"quorate/transport/embednats"
 )
 
@@ -35,28 +35,9 @@ func Build(tb testing.TB) string {
 // BuildAt builds a package of this module to that path.
 func BuildAt(tb testing.TB, path, pkg string) {
 	tb.Helper()
-	lookAtSources(tb)
+	sources.Look(tb)
 	if out, err := exec.Command("go", "build", "-o", path, pkg).CombinedOutput(); err != nil {
 		tb.Fatalf("go build %s: %v\n%s", pkg, err, out)
-	}
-}
-
-// lookAtSources reads the module's directories. The go command keeps a test's result until something changes that the test imports or reads: of
-// what is built here it would not know.
-func lookAtSources(tb testing.TB) {
-	tb.Helper()
-	module, err := exec.Command("go", "env", "GOMOD").Output()
-	if err != nil {
-		tb.Fatalf("go env: %v", err)
-	}
-	root := filepath.Dir(strings.TrimSpace(string(module)))
-	if err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() && path != root && strings.HasPrefix(entry.Name(), ".") {
-			return filepath.SkipDir
-		}
-		return err
-	}); err != nil {
-		tb.Fatalf("look at the sources: %v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -22,6 +23,14 @@ type stateDB struct {
 	broken chan struct{} // closed when the fault is set
 	// replaced: another state stands in its place, and its failure is no matter any more.
 	replaced atomic.Bool
+	// syncs are those of Store.Sync that are under way. They hold no lock, and Close waits for them.
+	syncs sync.WaitGroup
+}
+
+// Close closes it when nobody flushes it any more. No Sync may begin after that.
+func (db *stateDB) Close() error {
+	db.syncs.Wait()
+	return db.DB.Close()
 }
 
 // failure returns why the state can no longer be trusted, or nil.

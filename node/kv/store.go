@@ -270,11 +270,22 @@ func (s *Store) OnFailure(tell func(error)) {
 	}
 }
 
-// Sync makes everything applied durable.
+// Sync makes everything applied durable. It holds up nothing, however slow the disk is: a snapshot that is installed meanwhile is durable, so what
+// becomes of the state in whose place it stands is no matter.
 func (s *Store) Sync(context.Context) error {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.db.flush()
+	db := s.db
+	if db == nil {
+		s.mu.RUnlock()
+		return errClosed
+	}
+	db.syncs.Add(1)
+	s.mu.RUnlock()
+	defer db.syncs.Done()
+	if err := db.flush(); err != nil && !db.replaced.Load() {
+		return err
+	}
+	return nil
 }
 
 // Close flushes the state, so that the next start has less to apply, and closes it.

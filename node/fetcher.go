@@ -196,11 +196,10 @@ func (f *fetcher) check(m *objectstore.Manifest) error {
 
 // fetchedSnapshot installs what was fetched, if it is still wanted.
 func (c *raftCore) fetchedSnapshot(f *fetched) error {
-	defer close(f.settled)
+	defer c.settle(f)
 	now := time.Now()
 	current, ok := c.engine.Installing()
 	if !ok || current != f.ref { // another one was offered meanwhile
-		f.drop(c.logger)
 		return nil
 	}
 	c.snapshots.status.Fetching = 0
@@ -208,7 +207,6 @@ func (c *raftCore) fetchedSnapshot(f *fetched) error {
 		f.err = fmt.Errorf("the manifest is of entry %v, the offer was of %v", f.manifest.Meta.Last, f.ref.Last)
 	}
 	if errors.Is(f.err, storage.ErrNewer) {
-		f.drop(c.logger)
 		return fmt.Errorf("the snapshot of %v: %w", f.ref.Last, f.err)
 	}
 	if f.err != nil {
@@ -217,12 +215,10 @@ func (c *raftCore) fetchedSnapshot(f *fetched) error {
 		c.snapshots.status.Problem = "cannot fetch a snapshot: " + f.err.Error()
 		c.logger.WarnContext(trace.ContextWithSpanContext(context.Background(), f.cause), "cannot fetch a snapshot", "index", f.ref.Last.Index, "error", f.err)
 		c.engine.FetchFailed(now, f.ref, errors.As(f.err, &damaged))
-		f.drop(c.logger)
 		return nil
 	}
 	if !c.engine.MayInstall(f.ref.Last) {
 		c.engine.FetchFailed(now, f.ref, false)
-		f.drop(c.logger)
 		return nil
 	}
 	var span telemetry.Span
@@ -241,6 +237,19 @@ func (c *raftCore) fetchedSnapshot(f *fetched) error {
 		}
 	})
 	return nil
+}
+
+// settle removes what was staged and not installed, and lets the next fetcher begin. A large state takes its time to be removed, and RaftCore does not
+// wait for that.
+func (c *raftCore) settle(f *fetched) {
+	if f.staged == nil {
+		close(f.settled)
+		return
+	}
+	c.group.Go(func() {
+		defer close(f.settled)
+		f.drop(c.logger)
+	})
 }
 
 // afterFetcher runs f in a goroutine, when the last one that worked in the node's directory for snapshots has ended.

@@ -64,8 +64,9 @@ func (c *raftCore) switchState(f *fetched) (err error) {
 			err = fmt.Errorf("state machine: panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	if f.staged != nil {
-		if err := f.staged.Install(); err != nil {
+	if staged := f.staged; staged != nil {
+		f.staged = nil
+		if err := staged.Install(); err != nil {
 			return fmt.Errorf("state machine: %w", err)
 		}
 		return nil

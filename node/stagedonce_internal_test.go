@@ -24,6 +24,8 @@ type stagedState struct {
 	taken  atomic.Bool
 	staged atomic.Int64
 	twice  atomic.Bool
+	// slow, if not nil, is how long it takes to remove one: until it is closed.
+	slow chan struct{}
 }
 
 func (s *stagedState) Applied() (Applied, error)  { return Applied{}, nil }
@@ -36,7 +38,13 @@ func (s *stagedState) Stage(context.Context, SnapshotMeta, io.Reader) (Staged, e
 	return s, nil
 }
 func (s *stagedState) Install() error { s.taken.Store(false); return nil }
-func (s *stagedState) Discard() error { s.taken.Store(false); return nil }
+func (s *stagedState) Discard() error {
+	if s.slow != nil {
+		<-s.slow
+	}
+	s.taken.Store(false)
+	return nil
+}
 
 // TestAStateIsPreparedWhenTheLastOneIsGone: a fetch has ended, and RaftCore hears of another offer before it hears of that. The two states would be
 // prepared in one place, and the first be removed when the second is there.
@@ -44,7 +52,7 @@ func TestAStateIsPreparedWhenTheLastOneIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		genesis := storage.NewGenesis("test", []raft.Peer{{ID: "n1", Incarnation: 1}, {ID: "n2", Incarnation: 2}}, 1<<20)
 		shared, local := objectstore.NewDirectory(vfs.NewMem(), "/shared"), objectstore.NewDirectory(vfs.NewMem(), "/local")
-		sm := &stagedState{}
+		sm := &stagedState{slow: make(chan struct{})}
 		var group sync.WaitGroup
 		c := &raftCore{
 			genesis: genesis, sm: sm, logger: slog.New(slog.DiscardHandler), in: newInputs(), group: &group, fetchProgress: &fetchProgress{}, ended: make(chan struct{}),
@@ -64,7 +72,21 @@ func TestAStateIsPreparedWhenTheLastOneIsGone(t *testing.T) {
 		if n := sm.staged.Load(); n != 1 {
 			t.Errorf("%d states are prepared", n)
 		}
-		if err := c.takeSnapshotEvent((<-c.in.snapshot).value); err != nil { // of the first, which is not wanted any more
+		e := <-c.in.snapshot
+		handled := make(chan error, 1)
+		go func() { handled <- c.takeSnapshotEvent(e.value) }() // of the first, which is not wanted any more
+		synctest.Wait()
+		select {
+		case err := <-handled:
+			handled <- err
+		default:
+			t.Error("RaftCore waits until the state is removed")
+		}
+		if n := sm.staged.Load(); n != 1 {
+			t.Errorf("%d states are prepared, and the first one is not gone", n)
+		}
+		close(sm.slow)
+		if err := <-handled; err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

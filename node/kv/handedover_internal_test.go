@@ -3,6 +3,7 @@ package kv
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"testing"
 	"time"
 
@@ -67,15 +68,7 @@ func TestAWriteThatComesAsLeadershipEndsIsSentAway(t *testing.T) {
 	}
 	const writes = 20 // where it goes is a matter of chance
 	for range writes {
-		command, err := encodeCommand([]*kvpb.Op{{Kind: opPut, Key: []byte("k")}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		pending, err := n.Submit(command)
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.expect(writing{pending: pending, request: sentTo{reply: "answers"}, again: true})
+		l.expect(writing{pending: &node.Pending{}, request: sentTo{reply: "answers"}, again: true}) // never decided
 	}
 	for i := range writes {
 		m, err := answers.NextMsg(5 * time.Second)
@@ -84,6 +77,29 @@ func TestAWriteThatComesAsLeadershipEndsIsSentAway(t *testing.T) {
 		}
 		if code := m.Header.Get(micro.ErrorCodeHeader); code != codeMoved {
 			t.Errorf("code %q", code)
+		}
+	}
+	// One that is done is told so, also over plain NATS, where it could not be sent again.
+	command, err := encodeCommand([]*kvpb.Op{{Kind: opPut, Key: []byte("k")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range writes {
+		pending, err := n.Submit(command)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := n.Barrier(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.expect(writing{pending: pending, request: sentTo{reply: "answers"}, single: true})
+		m, err := answers.NextMsg(5 * time.Second)
+		if err != nil {
+			t.Fatalf("a write that is done has no answer: %v", err)
+		}
+		if revision, err := strconv.ParseUint(m.Header.Get(HeaderRevision), 10, 64); err != nil || revision == 0 || revision >= done.ID.Index {
+			t.Errorf("answer %v to a write before %d", m.Header, done.ID.Index)
 		}
 	}
 }

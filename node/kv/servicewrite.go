@@ -40,15 +40,19 @@ func (l *server) answerWrites(ctx context.Context) {
 			l.sendAway()
 			return
 		case w := <-l.writes:
-			result, err := w.pending.Wait(ctx)
-			if ctx.Err() != nil {
-				l.moved(w)
-				l.sendAway()
-				return
-			}
-			l.answerWrite(w, result, err)
+			l.await(ctx, w)
 		}
 	}
+}
+
+// await answers a write when it is decided, or when leadership ends before that.
+func (l *server) await(ctx context.Context, w writing) {
+	result, err := w.pending.Wait(ctx)
+	if err != nil && ctx.Err() != nil {
+		l.moved(w)
+		return
+	}
+	l.answerWrite(w, result, err) // that it is done is true whoever leads now
 }
 
 // sendAway tells those whose writes are not answered when leadership ends.
@@ -56,11 +60,18 @@ func (l *server) sendAway() {
 	for {
 		select {
 		case w := <-l.writes:
-			l.moved(w)
+			l.leave(w)
 		default:
 			return
 		}
 	}
+}
+
+// leave is await when leadership has ended.
+func (l *server) leave(w writing) {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	l.await(over, w)
 }
 
 // moved tells a client that can send its write again, under the same number, to do so at once. It takes effect once, whatever became of it
@@ -265,7 +276,7 @@ func (l *server) expect(w writing) {
 	select { // a few handlers may be here at once, so it can wait a moment
 	case l.writes <- w:
 	case <-l.ended():
-		l.moved(w)
+		l.leave(w)
 	}
 	select {
 	case <-l.ended():

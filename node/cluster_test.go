@@ -310,7 +310,7 @@ func (c *cluster) notLeading(leader *node.Node) raft.NodeID {
 // applies waits until a node's state machine has what is wanted. The status is told after the state, so it is enough to look then.
 func (c *cluster) applies(id raft.NodeID, what string, has func(seen []string) bool) {
 	c.t.Helper()
-	_, err := c.nodes[id].Wait(within(c.t, 20*time.Second), func(node.Status) bool { return has(c.states[id].seen()) })
+	_, err := c.nodes[id].Wait(within(c.t, 60*time.Second), func(node.Status) bool { return has(c.states[id].seen()) })
 	if err != nil {
 		c.t.Fatalf("%s to apply %s: %v", id, what, err)
 	}

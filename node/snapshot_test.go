@@ -35,7 +35,7 @@ func (c *cluster) fill(have []string, n int) []string {
 // purged waits until a node's log begins after an index.
 func (c *cluster) purged(id raft.NodeID, beyond uint64) node.Status {
 	c.t.Helper()
-	status, err := c.nodes[id].Wait(within(c.t, 20*time.Second), func(s node.Status) bool { return s.PurgedIndex > beyond })
+	status, err := c.nodes[id].Wait(within(c.t, 60*time.Second), func(s node.Status) bool { return s.PurgedIndex > beyond }) // a busy machine builds a large snapshot first
 	if err != nil {
 		c.t.Fatalf("%v: purged %d, snapshot %+v", err, status.PurgedIndex, status.Snapshot)
 	}

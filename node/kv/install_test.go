@@ -16,7 +16,10 @@ func TestAMemberThatWasAwayInstallsLayers(t *testing.T) {
 	t.Parallel()
 	c := startStoring(t)
 	c.members = []raft.NodeID{"n1", "n2", "n3"}
-	c.tune = func(config *node.Config) { config.SnapshotEntries, config.KeepEntries = 1<<40, 10 }
+	c.tune = func(config *node.Config) {
+		config.SnapshotEntries, config.KeepEntries = 1<<40, 10
+		config.ElectionTimeout = 3 * time.Second // one node leads all along, also on a busy machine
+	}
 	for _, id := range c.members {
 		c.start(id)
 	}

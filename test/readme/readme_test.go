@@ -102,10 +102,13 @@ func (m *machine) command(ctx context.Context, script string) *exec.Cmd {
 	return cmd
 }
 
+// patience is how long a command may take: some build first, for minutes where other tests build and run.
+const patience = 5 * time.Minute
+
 // run runs a block to its end and returns what it printed. What it started in the background runs until the test ends.
 func (m *machine) run(script string) string {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
 	defer cancel()
 	out, err := os.CreateTemp(m.t.TempDir(), "out")
 	if err != nil {
@@ -161,7 +164,7 @@ func (m *machine) background(script, ready string) (interrupt func()) {
 	m.t.Cleanup(func() { stop(syscall.SIGKILL) })
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(2 * time.Minute) // it may have to be built first
+	deadline := time.After(patience)
 	for !strings.Contains(out.String(), ready) {
 		select {
 		case <-tick.C:

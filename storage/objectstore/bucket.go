@@ -386,6 +386,18 @@ func (b *Bucket) List(ctx context.Context) ([]BlobInfo, error) {
 
 // list returns the blobs, and the names of their chunks.
 func (b *Bucket) list(ctx context.Context) (blobs []BlobInfo, ids map[string]bool, err error) {
+	for try := 0; ; try++ {
+		blobs, ids, err = b.listOnce(ctx)
+		if !errors.Is(err, errListBroken) || try == listPatience {
+			return blobs, ids, err
+		}
+	}
+}
+
+// errListBroken says that a list may lack something: what the server had sent was lost on the way, or it has forgotten what it had sent.
+var errListBroken = errors.New("the list broke off")
+
+func (b *Bucket) listOnce(ctx context.Context) (blobs []BlobInfo, ids map[string]bool, err error) {
 	stream, err := b.open(ctx, false)
 	if err != nil {
 		return nil, nil, err
@@ -406,17 +418,21 @@ func (b *Bucket) list(ctx context.Context) (blobs []BlobInfo, ids map[string]boo
 		_ = stream.DeleteConsumer(request, consumer.CachedInfo().Name) // the server does it after consumerExpiry
 	}()
 	ids = make(map[string]bool)
+	// The server numbers what it sends. It sends nothing twice, and a fetch ends without an error when nothing has come for a second.
+	var received uint64
 	for left, idle := consumer.CachedInfo().NumPending, 0; left > 0; {
 		batch, err := consumer.FetchNoWait(listBatch)
 		if err != nil {
 			return nil, nil, b.failed(ctx, err)
 		}
-		before := left
+		before, lost := left, false
 		for m := range batch.Messages() {
 			meta, err := m.Metadata()
 			if err != nil {
 				return nil, nil, b.failed(ctx, err)
 			}
+			received++
+			lost = lost || meta.Sequence.Consumer != received
 			left = meta.NumPending
 			object, err := b.parse(m.Data())
 			if err != nil || !strings.HasPrefix(object.Name, b.prefix) {
@@ -432,30 +448,41 @@ func (b *Bucket) list(ctx context.Context) (blobs []BlobInfo, ids map[string]boo
 		if err := context.Cause(ctx); err != nil {
 			return nil, nil, err
 		}
+		if lost {
+			return nil, nil, b.failed(ctx, errListBroken)
+		}
 		if left < before {
 			idle = 0
 			continue
 		}
-		// Nothing came: what was left has been deleted meanwhile, or the server does not answer.
+		// Nothing came: it was lost, or what was left has been deleted meanwhile, or the server does not answer.
 		if idle++; idle > listPatience {
-			return nil, nil, b.failed(ctx, errors.Join(errors.New("the list broke off"), batch.Error()))
+			return nil, nil, b.failed(ctx, errors.Join(errListBroken, batch.Error()))
 		}
-		if left, err = b.pending(ctx, consumer); err != nil {
+		var sent uint64
+		if left, sent, err = b.pending(ctx, consumer); err != nil {
 			return nil, nil, err
+		}
+		if sent != received {
+			return nil, nil, b.failed(ctx, errListBroken)
 		}
 	}
 	return blobs, ids, nil
 }
 
-func (b *Bucket) pending(ctx context.Context, consumer jetstream.Consumer) (uint64, error) {
+// pending returns how much a consumer has left to send, and how much it has sent.
+func (b *Bucket) pending(ctx context.Context, consumer jetstream.Consumer) (left, sent uint64, err error) {
 	request, cancel := context.WithTimeout(ctx, b.options.Timeout)
 	defer cancel()
 	info, err := consumer.Info(request)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) { // it is in the server's memory: that was started again
+		return 0, 0, b.failed(ctx, fmt.Errorf("%w: %w", errListBroken, err))
+	}
 	if err != nil {
 		b.forget()
-		return 0, b.failed(ctx, err)
+		return 0, 0, b.failed(ctx, err)
 	}
-	return info.NumPending, nil
+	return info.NumPending, info.Delivered.Consumer, nil
 }
 
 // clean implements cleaner: it removes chunks of this cluster's that no object names.
@@ -586,7 +613,8 @@ func lasting(e *jetstream.APIError) bool {
 	case codeInsufficientResources, codeNoRoomOnServer, codeStoreFailed, codeAccountLimit,
 		jetstream.JSErrCodeJetStreamNotEnabledForAccount:
 		return true
-	case jetstream.JSErrCodeStreamNotFound: // deleted under our hands: the next try makes it
+	case jetstream.JSErrCodeStreamNotFound, // deleted under our hands: the next try makes it
+		jetstream.JSErrCodeConsumerNotFound: // the next list makes one
 		return false
 	}
 	return e.Code < 500

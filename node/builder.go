@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"quorate/node/raft"
 	"quorate/storage"
 	"quorate/storage/objectstore"
@@ -277,11 +279,20 @@ func (b *builder) share(ctx context.Context, result *built) error {
 	var err error
 	result.ref, result.manifest, result.stats, err = b.write(ctx, b.shared, b.base)
 	if err != nil {
+		if noRoom(err) { // perhaps there is for the next attempt, without what earlier ones have left
+			_ = sweepSnapshots(ctx, b.shared, b.cluster, 2, b.keep, grace)
+		}
 		return err
 	}
 	// What cannot be removed now can be later.
 	_ = sweepSnapshots(ctx, b.shared, b.cluster, 2, b.keep, grace)
 	return nil
+}
+
+// noRoom reports whether a store may lack room. It lacks something, and to try again soon will not help.
+func noRoom(err error) bool {
+	var unavailable *objectstore.UnavailableError
+	return errors.As(err, &unavailable) && unavailable.Lasting || vfs.IsNoSpaceError(err)
 }
 
 // write stores the view in a snapshot: as what changed since the base, where that can be told and is worth it, or whole.

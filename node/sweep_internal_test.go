@@ -1,10 +1,12 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -130,3 +132,74 @@ func (deltaView) WriteDeltaTo(_ context.Context, since raft.LogID, w io.Writer) 
 	return err
 }
 func (deltaView) Close() error { return nil }
+
+// full is a store with so much room. What is there at the beginning is of long ago.
+type full struct {
+	objectstore.Blobs
+	room int64
+	old  map[string]bool
+}
+
+func (f *full) List(ctx context.Context) ([]objectstore.BlobInfo, error) {
+	all, err := f.Blobs.List(ctx)
+	for i := range all {
+		if f.old[all[i].Name] {
+			all[i].Modified = all[i].Modified.Add(-time.Hour)
+		}
+	}
+	return all, err
+}
+
+func (f *full) Put(ctx context.Context, name string, size int64, r io.Reader) error {
+	all, err := f.Blobs.List(ctx)
+	if err != nil {
+		return err
+	}
+	left := f.room
+	for _, blob := range all {
+		left -= blob.Size
+	}
+	if size > left {
+		return &objectstore.UnavailableError{Err: fmt.Errorf("%d bytes are too many for %d", size, left), Lasting: true}
+	}
+	return f.Blobs.Put(ctx, name, size, r)
+}
+
+// TestABuildThatFoundNoRoomMakesSome: what builds have left that were broken off, if it were removed after a build that succeeds only, would fill
+// the store for ever.
+func TestABuildThatFoundNoRoomMakesSome(t *testing.T) {
+	store := &full{Blobs: objectstore.NewDirectory(vfs.NewMem(), "/s"), room: 4 << 10}
+	before := storeSnapshot(t, store, raft.ClusterID{1}, 10, "state")
+	rest := fmt.Sprintf("part-%064x", 7)
+	if err := store.Put(t.Context(), rest, 3<<10, bytes.NewReader(make([]byte, 3<<10))); err != nil {
+		t.Fatal(err)
+	}
+	store.old = map[string]bool{rest: true}
+	build := func() built {
+		b := &builder{cluster: raft.ClusterID{1}, shared: store, view: noisyView{}, meta: storage.SnapshotMeta{Last: raft.LogID{Term: 1, Index: 40}, Membership: raft.NewMembership(raft.Peer{ID: "n1", Incarnation: 1})}}
+		var r built
+		b.run(t.Context(), &r)
+		return r
+	}
+	if r := build(); !errors.Is(r.err, objectstore.ErrUnavailable) {
+		t.Fatalf("there is room for it: %v", r.err)
+	}
+	if r := build(); r.err != nil {
+		t.Error(r.err)
+	}
+	refs, _, err := objectstore.List(t.Context(), store)
+	if err != nil || len(refs) != 2 || refs[1] != before {
+		t.Errorf("%v are left (%v)", refs, err)
+	}
+}
+
+// noisyView is a state that takes 2 KiB also when it is compressed.
+type noisyView struct{ deltaView }
+
+func (noisyView) WriteTo(_ context.Context, w io.Writer) error {
+	noise := make([]byte, 2<<10)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise)
+	_, err := w.Write(noise)
+	return err
+}
+func (noisyView) WriteDeltaTo(context.Context, raft.LogID, io.Writer) error { return ErrNoDelta }

@@ -142,21 +142,18 @@ func (f *fetcher) run(ctx context.Context, result *fetched) {
 }
 
 func (f *fetcher) fetch(ctx context.Context, result *fetched) error {
-	// Only this one, and in memory the one that stands for the present state, are of use.
-	newest := 0
-	if f.inMemory {
-		newest = 1
-	}
-	if err := sweepParts(ctx, f.to, f.cluster, newest, f.ref.Last); err != nil {
-		return fmt.Errorf("remove what earlier fetches left: %w", err)
-	}
 	from := f.from
 	if moving := f.metrics.moving(snapshotFetch); moving != nil {
 		from = &movingBlobs{Blobs: from, moving: moving}
 	}
 	err := objectstore.Fetch(ctx, from, f.to, f.ref, objectstore.FetchOptions{
 		Retry: objectstore.Retry{Patience: storePatience},
-		Check: f.check,
+		Check: func(m *objectstore.Manifest) error {
+			if err := f.check(m); err != nil {
+				return err
+			}
+			return f.tidy(ctx, m)
+		},
 		CheckWhole: func(m *objectstore.Manifest) (err error) { // what check cannot: the records may be in parts
 			if result.meta, err = objectstore.ReadMeta(ctx, f.to, m, objectstore.Retry{}); err != nil {
 				return err
@@ -192,6 +189,30 @@ func (f *fetcher) check(m *objectstore.Manifest) error {
 	}
 	_, err := f.cfg.settingIn(m.Meta.System)
 	return err
+}
+
+// tidy removes what earlier fetches left and this one has no use for: it would fill the disk if one after the other is broken off. Only what this one
+// is to bring, and in memory the snapshot that stands for the present state, are of use.
+func (f *fetcher) tidy(ctx context.Context, m *objectstore.Manifest) error {
+	newest := 0
+	if f.inMemory {
+		newest = 1
+	}
+	parts := map[objectstore.Digest]bool{}
+	for _, p := range m.Unique() {
+		parts[p.Digest] = true
+	}
+	wanted := func(ref storage.SnapshotRef, of *objectstore.Manifest) bool {
+		if of.Cluster != f.cluster {
+			return false
+		}
+		newest--
+		return newest >= 0 || ref.Last == f.ref.Last
+	}
+	if _, err := objectstore.Sweep(ctx, f.to, wanted, func(d objectstore.Digest) bool { return parts[d] }, 0); err != nil {
+		return fmt.Errorf("remove what earlier fetches left: %w", err)
+	}
+	return nil
 }
 
 // fetchedSnapshot installs what was fetched, if it is still wanted.
@@ -232,7 +253,7 @@ func (c *raftCore) fetchedSnapshot(f *fetched) error {
 		return err
 	}
 	c.afterFetcher(func() {
-		if err := sweepParts(context.Background(), c.snapshots.local, c.genesis.ClusterID(), 0); err != nil {
+		if err := sweepSnapshots(context.Background(), c.snapshots.local, c.genesis.ClusterID(), 0, nil, 0); err != nil {
 			c.logger.Warn("cannot remove a snapshot that is installed", "error", err)
 		}
 	})

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
 	"quorate/node/raft"
 	"quorate/node/sessions"
-	"quorate/storage"
 	"quorate/storage/objectstore"
 )
 
@@ -81,18 +79,4 @@ func restoreFrom(ctx context.Context, sm StateMachine, from objectstore.Blobs, m
 		return fmt.Errorf("state machine: restore: %w", err)
 	}
 	return nil
-}
-
-// sweepParts removes all but the newest complete snapshots of a directory, and those that go up to one of keep; parts that no manifest names stay
-// if no snapshot is to be removed, since they are what a fetch left that was broken off.
-func sweepParts(ctx context.Context, dir *objectstore.Directory, cluster raft.ClusterID, newest int, keep ...raft.LogID) error {
-	refs, _, err := objectstore.List(ctx, dir)
-	if err != nil {
-		return err
-	}
-	older := refs[min(newest, len(refs)):]
-	if !slices.ContainsFunc(older, func(ref storage.SnapshotRef) bool { return !slices.Contains(keep, ref.Last) }) {
-		return nil
-	}
-	return sweepSnapshots(ctx, dir, cluster, newest, keep, 0)
 }

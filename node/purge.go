@@ -20,6 +20,10 @@ type synced struct{ err error }
 // nor what a target needs that is installing one; KeepEntries before that stay for those who were away for a moment.
 func (c *raftCore) purge(ctx context.Context, now time.Time) {
 	s := &c.snapshots
+	if len(s.wantDurable) > 0 && !s.syncing {
+		s.makingDurable, s.wantDurable = s.wantDurable, nil
+		c.syncState(ctx, 0)
+	}
 	if now.Before(s.purgeAt) || s.syncing { // what is durable changes when that ends, and to look it up takes its time
 		return
 	}
@@ -101,20 +105,49 @@ func (c *raftCore) purgeTo(index uint64) error {
 }
 
 // Purge shortens this node's log up to an index, or as far as is safe if that is less: never past the newest complete snapshot, nor past
-// what this node needs to recover alone, which includes the newest entry that is applied: the log time is in it. It returns the log id of the
-// newest entry that is purged now.
+// what this node needs to recover alone, which includes the newest entry that is applied: the log time is in it. What is applied and not yet
+// durable is made durable for it. It returns the log id of the newest entry that is purged now.
 func (n *Node) Purge(ctx context.Context, upTo uint64) (raft.LogID, error) {
-	id, err := inCore(ctx, n, func(c *raftCore) (raft.LogID, error) {
-		to := min(upTo, c.engine.PurgeFloor())
-		own, err := c.recoverable(to)
-		if err != nil {
-			return raft.LogID{}, err
-		}
-		err = c.purgeTo(min(to, own, max(c.applied.Index, 1)-1))
-		return c.log.Purged(), err
-	})
+	id, err := n.purgeHere(ctx, upTo)
 	if err != nil {
 		return id, fmt.Errorf("purge the log up to %d: %w", upTo, err)
 	}
 	return id, nil
+}
+
+func (n *Node) purgeHere(ctx context.Context, upTo uint64) (raft.LogID, error) {
+	type outcome struct {
+		purged raft.LogID
+		// waits: nothing was done, the state is to be made durable first.
+		waits bool
+	}
+	durable := make(chan struct{})
+	try := func(again bool) (outcome, error) {
+		return inCore(ctx, n, func(c *raftCore) (outcome, error) {
+			to := min(upTo, c.engine.PurgeFloor(), max(c.applied.Index, 1)-1)
+			own, err := c.recoverable(to)
+			if err != nil {
+				return outcome{}, err
+			}
+			if own < to && !c.inMemory() && !again {
+				c.snapshots.wantDurable = append(c.snapshots.wantDurable, durable)
+				return outcome{waits: true}, nil
+			}
+			err = c.purgeTo(min(to, own))
+			return outcome{purged: c.log.Purged()}, err
+		})
+	}
+	first, err := try(false)
+	if err != nil || !first.waits {
+		return first.purged, err
+	}
+	select {
+	case <-durable:
+	case <-ctx.Done():
+		return raft.LogID{}, ctx.Err()
+	case <-n.done:
+		return raft.LogID{}, ErrStopped
+	}
+	second, err := try(true)
+	return second.purged, err
 }

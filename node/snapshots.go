@@ -59,6 +59,8 @@ type snapshots struct {
 	// purgeAt is when to look again at what can be purged; syncing: the state machine is being made durable for it.
 	purgeAt time.Time
 	syncing bool
+	// wantDurable is closed when what is applied now is durable: makingDurable are those that the present sync is for.
+	wantDurable, makingDurable []chan struct{}
 	// durable is the durable applied index of the state machine, as of the last look.
 	durable uint64
 }
@@ -188,6 +190,10 @@ func (c *raftCore) takeSnapshotEvent(e snapshotEvent) error {
 		return c.fetchedSnapshot(e.fetched)
 	case e.synced != nil:
 		c.snapshots.syncing = false
+		for _, done := range c.snapshots.makingDurable {
+			close(done)
+		}
+		c.snapshots.makingDurable = nil
 		if e.synced.err != nil {
 			return fmt.Errorf("make the state machine durable: %w", e.synced.err)
 		}

@@ -47,6 +47,7 @@ type Store struct {
 	options StoreOptions
 	lock    io.Closer // held from open to Close
 	marker  *atomicfs.Marker
+	markers *markersFS // what marker works on
 
 	mu     sync.RWMutex // guards what follows while a snapshot is put in its place
 	db     *stateDB     // nil when the store is closed
@@ -115,7 +116,8 @@ func (s *Store) open() (err error) {
 			err = errors.Join(err, s.lock.Close())
 		}
 	}()
-	marker, current, err := atomicfs.LocateMarker(fs, s.dir, markerName)
+	s.markers = &markersFS{FS: fs}
+	marker, current, err := atomicfs.LocateMarker(s.markers, s.dir, markerName)
 	if err != nil {
 		return err
 	}
@@ -172,7 +174,33 @@ func (s *Store) moveMarker(name string) (err error) {
 			}
 		}
 	}()
-	return s.marker.Move(name)
+	s.markers.keep = true
+	defer func() { s.markers.keep = false }()
+	if err := s.marker.Move(name); err != nil {
+		return err
+	}
+	s.markers.keep = false
+	if err := s.marker.RemoveObsolete(); err != nil {
+		s.options.Logger.Warn("cannot remove the marker of an earlier state; the next start does", "error", err)
+	}
+	return nil
+}
+
+// markersFS is the file system of the marker. A move of it makes the new marker, removes the old one, and syncs the directory after that: if the
+// power failed before, the removal could be on disk, and the new marker not. So the old one is kept until the move is over.
+type markersFS struct {
+	vfs.FS
+	keep bool
+}
+
+var errMarkerKept = errors.New("it is removed when the new one is on disk")
+
+// Remove removes a file.
+func (f *markersFS) Remove(name string) error {
+	if f.keep {
+		return errMarkerKept
+	}
+	return f.FS.Remove(name)
 }
 
 // checkDirectory refuses a directory with somebody else's files in it.

@@ -249,7 +249,11 @@ func (m *Manifest) check() error {
 	if len(m.Records) > 0 && len(m.Meta.System) > 0 {
 		return errors.New("it has records, and parts of records as well")
 	}
-	if _, err := checkParts(m.Records, parts); err != nil {
+	raw, err := checkParts(m.Records, parts)
+	if err == nil && raw > maxRecords {
+		err = tooManyRecords(raw)
+	}
+	if err != nil {
 		return fmt.Errorf("records: %w", err)
 	}
 	if len(m.Layers) == 0 || len(m.Layers) > maxLayers {

@@ -96,7 +96,10 @@ func TestManifestIsChecked(t *testing.T) {
 		"tiny record":      func(m *Manifest) { m.Meta.System[0].Key = "abc" },
 		"records twice":    func(m *Manifest) { m.Records = m.Layers[1].Parts },
 		"no records in it": func(m *Manifest) { withRecords(m).Records[0].Raw = 0 },
-		"records differ":   func(m *Manifest) { withRecords(m).Records[0].Digest = Digest{1} },
+		"endless records": func(m *Manifest) { // that cost whoever made them one small part
+			withRecords(m).Records = slices.Repeat([]Part{{Digest: Digest{3}, Raw: maxPartRaw, Stored: 3 << 10}}, 100_000)
+		},
+		"records differ": func(m *Manifest) { withRecords(m).Records[0].Digest = Digest{1} },
 	} {
 		m := testManifest()
 		change(m)

@@ -24,6 +24,9 @@ const (
 	// maxInline is how much of records a manifest has, in bytes: more than a cluster without large results needs, so that its snapshots are one
 	// object fewer, and can be read by versions that know no others; and little for whoever reads all manifests for a listing.
 	maxInline = 1 << 20
+	// maxRecords bounds the stream, in bytes: who reads it holds all of it in memory, and one small part may stand for 32 MiB, and be named as often
+	// as a manifest has room for. A node that serves so much would have to hold it several times.
+	maxRecords = 8 << 30
 	// readAhead is how much of a value is made room for before its first byte is there: its length may be a lie.
 	readAhead = 1 << 20
 )
@@ -66,12 +69,15 @@ func (s *recordSource) Read(p []byte) (int, error) {
 
 // writeRecords writes records in parts of their own, unless they are few.
 func (u *Upload) writeRecords(records []storage.SystemRecord) ([]Part, error) {
-	size := 0
+	var size uint64
 	for _, r := range records {
-		size += len(r.Key) + len(r.Value) + 2*binary.MaxVarintLen32
+		size += uint64(len(r.Key) + len(r.Value) + 2*binary.MaxVarintLen32)
 	}
 	if size <= maxInline {
 		return nil, nil
+	}
+	if size > maxRecords { // said before all of it is sent
+		return nil, tooManyRecords(size)
 	}
 	w := u.Layer(raft.LogID{})
 	err := encodeRecords(w, records)
@@ -80,6 +86,10 @@ func (u *Upload) writeRecords(records []storage.SystemRecord) ([]Part, error) {
 		return nil, err
 	}
 	return w.layer.Parts, nil
+}
+
+func tooManyRecords(bytes uint64) error {
+	return fmt.Errorf("system records of %d bytes are more than the %d that are read", bytes, uint64(maxRecords))
 }
 
 func encodeRecords(w io.Writer, records []storage.SystemRecord) error {

@@ -16,11 +16,18 @@ import (
 
 var memoryMiB = flag.Int("memory-mib", 64, "size of the state in the test of memory, in MiB")
 
-// sink forgets the parts that it is given, and measures how much is held meanwhile.
+// sink forgets what is in the parts that it is given, and measures how much is held meanwhile.
 type sink struct {
 	Blobs
-	mu   sync.Mutex
-	most uint64
+	mu    sync.Mutex
+	most  uint64
+	parts []BlobInfo
+}
+
+func (s *sink) List(context.Context) ([]BlobInfo, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.parts, nil
 }
 
 func (s *sink) Put(ctx context.Context, name string, size int64, r io.Reader) error {
@@ -31,6 +38,9 @@ func (s *sink) Put(ctx context.Context, name string, size int64, r io.Reader) er
 		return s.Blobs.Put(ctx, name, size, r)
 	}
 	_, err := io.Copy(io.Discard, r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parts = append(s.parts, BlobInfo{Name: name, Size: size})
 	return err
 }
 

@@ -515,37 +515,46 @@ func TestSweepSparesADamagedManifestThatIsNewerThanAllOthers(t *testing.T) {
 	})
 }
 
-// TestAReusedPartThatIsGoneIsNoticed: a part that an upload found there is swept before the manifest is written.
-func TestAReusedPartThatIsGoneIsNoticed(t *testing.T) {
-	d := newTestDirectory()
-	content := randomBytes(1, 100<<10)
-	first, _ := upload(t, d, 10, content)
-	if err := d.Delete(t.Context(), first.Name); err != nil { // of a build that failed: parts, and no manifest
-		t.Fatal(err)
-	}
-	u, err := Begin(t.Context(), d, clusterA, UploadOptions{Sizes: smallParts})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer u.Abort()
-	writeLayer(t, u, raft.LogID{}, content)
-	deadline, tick := time.After(20*time.Second), time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for reused := 0; reused < len(u.layers[0].Parts); {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("only %d parts were found there", reused)
-		}
-		u.mu.Lock()
-		reused = u.stats.PartsReused
-		u.mu.Unlock()
-	}
-	if _, err := Sweep(t.Context(), d, nil, nil, 0); err != nil { // by another leader
-		t.Fatal(err)
-	}
-	var damaged *DamagedError
-	if _, _, err := u.Commit(t.Context(), testMeta(20)); !errors.As(err, &damaged) {
-		t.Errorf("a manifest was written: %v", err)
+// TestAPartThatIsGoneIsNoticed: a part that an upload found there, or has sent, is swept before the manifest is written.
+func TestAPartThatIsGoneIsNoticed(t *testing.T) {
+	for name, there := range map[string]bool{"found there": true, "sent": false} {
+		t.Run(name, func(t *testing.T) {
+			d := newTestDirectory()
+			content := randomBytes(1, 100<<10)
+			if there {
+				first, _ := upload(t, d, 10, content)
+				if err := d.Delete(t.Context(), first.Name); err != nil { // of a build that failed: parts, and no manifest
+					t.Fatal(err)
+				}
+			}
+			u, err := Begin(t.Context(), d, clusterA, UploadOptions{Sizes: smallParts})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer u.Abort()
+			writeLayer(t, u, raft.LogID{}, content)
+			deadline, tick := time.After(20*time.Second), time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for done := 0; done < len(u.layers[0].Parts); {
+				select {
+				case <-tick.C:
+				case <-deadline:
+					t.Fatalf("only %d parts were found there or sent", done)
+				}
+				u.mu.Lock()
+				done = u.stats.PartsReused + u.stats.PartsSent
+				if there && u.stats.PartsSent > 0 || !there && u.stats.PartsReused > 0 {
+					t.Errorf("%+v", u.stats)
+				}
+				u.mu.Unlock()
+			}
+			if _, err := Sweep(t.Context(), d, nil, nil, 0); err != nil { // by another leader
+				t.Fatal(err)
+			}
+			var damaged *DamagedError
+			if _, _, err := u.Commit(t.Context(), testMeta(20)); !errors.As(err, &damaged) {
+				t.Errorf("a manifest was written: %v", err)
+			}
+		})
 	}
 }

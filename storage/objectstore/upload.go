@@ -60,8 +60,8 @@ type Upload struct {
 	mu    sync.Mutex // guards what follows
 	stats Stats
 	held  map[Digest]bool
-	// found are the parts that were not sent: they are there already.
-	found []Part
+	// stored are the parts that are there: kept, found or sent.
+	stored []Part
 }
 
 const (
@@ -105,7 +105,7 @@ func (u *Upload) Keep(layers ...Layer) {
 	for _, l := range layers {
 		u.layers = append(u.layers, l)
 		u.mu.Lock()
-		u.found = append(u.found, l.Parts...)
+		u.stored = append(u.stored, l.Parts...)
 		u.stats.PartsKept += len(l.Parts)
 		for _, p := range l.Parts {
 			u.held[p.Digest] = true
@@ -273,16 +273,16 @@ func (u *Upload) send(p *partWriter) error {
 	defer u.mu.Unlock()
 	if reused {
 		u.stats.PartsReused++
-		u.found = append(u.found, p.part)
 	} else {
 		u.stats.PartsSent++
 		u.stats.Sent += p.part.Stored
 	}
+	u.stored = append(u.stored, p.part)
 	return nil
 }
 
-// Commit stores the records of meta and waits for all parts, and then stores the manifest. Layers follow each other and end at meta.Last. A part that was kept, or found there
-// and not sent, and is missing now, gives a *DamagedError, and no manifest. The upload has ended after it, also with an error.
+// Commit stores the records of meta and waits for all parts, and then stores the manifest. Layers follow each other and end at meta.Last. A part that is not
+// there any more gives a *DamagedError, and no manifest. The upload has ended after it, also with an error.
 func (u *Upload) Commit(ctx context.Context, meta storage.SnapshotMeta) (storage.SnapshotRef, Stats, error) {
 	ref, err := u.commit(ctx, meta)
 	u.Abort()
@@ -329,7 +329,7 @@ func (u *Upload) commit(ctx context.Context, meta storage.SnapshotMeta) (storage
 	if err != nil {
 		return storage.SnapshotRef{}, err
 	}
-	if err := u.checkFound(ctx); err != nil {
+	if err := u.checkStored(ctx); err != nil {
 		return storage.SnapshotRef{}, err
 	}
 	ref := manifest.reference(encoded)
@@ -338,30 +338,30 @@ func (u *Upload) commit(ctx context.Context, meta storage.SnapshotMeta) (storage
 	})
 }
 
-// checkFound looks whether the parts that were not sent are still there: another node may have swept meanwhile, which took itself for the
-// leader. The senders have ended.
-func (u *Upload) checkFound(ctx context.Context) error {
-	if len(u.found) == 0 {
+// checkStored looks whether the parts are still there: another node may have swept meanwhile, which leads, or took itself for the leader. A part that
+// was sent long ago is no more to it than one that a broken build has left. The senders have ended.
+func (u *Upload) checkStored(ctx context.Context) error {
+	if len(u.stored) == 0 {
 		return nil
 	}
-	sizes := make(map[string]int64)
-	if err := u.options.Retry.do(ctx, func() error {
+	return u.options.Retry.read(ctx, func() error {
 		blobs, err := u.blobs.List(ctx)
+		if err != nil {
+			return err
+		}
+		sizes := make(map[string]int64, len(blobs))
 		for _, b := range blobs {
 			sizes[b.Name] = b.Size
 		}
-		return err
-	}); err != nil {
-		return err
-	}
-	for _, p := range u.found {
-		if size, ok := sizes[p.Name()]; !ok {
-			return &DamagedError{Part: p.Name(), Reason: "it was not sent, because it was there before", Err: ErrNotFound}
-		} else if size != int64(p.Stored) {
-			return &DamagedError{Part: p.Name(), Reason: fmt.Sprintf("it has %d bytes, not %d", size, p.Stored)}
+		for _, p := range u.stored {
+			if size, ok := sizes[p.Name()]; !ok {
+				return &DamagedError{Part: p.Name(), Reason: "it was there, and has been removed meanwhile", Err: ErrNotFound}
+			} else if size != int64(p.Stored) {
+				return &DamagedError{Part: p.Name(), Reason: fmt.Sprintf("it has %d bytes, not %d", size, p.Stored)}
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // Abort ends the upload and waits for its goroutines. Parts that were stored stay, for the next attempt; Sweep deletes them some day.

@@ -100,6 +100,8 @@ func TestWrongUsage(t *testing.T) {
 		{"setting foo", `unknown command "foo"`},
 		{"trace foo", `unknown command "foo"`},
 		{"leader foo", `unknown command "foo"`},
+		{"member foo --help", `unknown command "foo"`},
+		{"leader foo -h", `unknown command "foo"`},
 		{"help foo", `unknown command "foo"`},
 		{"help member foo", `unknown command "member foo"`},
 		{"leader transfer n.1", "node id"},

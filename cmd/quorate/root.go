@@ -19,6 +19,8 @@ type app struct {
 	output string
 	// begun is set once arguments and flags are found to be right: an error before that is one of usage.
 	begun bool
+	// unknown is of a command that there is none of, whose help was asked for.
+	unknown error
 }
 
 // run executes one command line and returns the exit status. It blocks until the command is done or ctx has ended and the
@@ -30,6 +32,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	shown := &checkedWriter{to: stdout}
 	root.SetOut(shown)
 	cmd, err := root.ExecuteContextC(ctx)
+	err = cmp.Or(err, a.unknown)
 	switch {
 	case err == nil && shown.err == nil:
 		return statusDone
@@ -96,6 +99,7 @@ Exit status:
 		a.traceCommand(), a.benchCommand(), a.versionCommand(),
 	)
 	refuseUnknownCommands(root)
+	a.refuseHelpOfUnknownCommands(root)
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil {
 		help.Example = "  quorate help member add"
@@ -119,6 +123,19 @@ func refuseUnknownCommands(cmd *cobra.Command) {
 		cmd.Args = cobra.NoArgs
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	}
+}
+
+// refuseHelpOfUnknownCommands: cobra shows help before it looks at arguments.
+func (a *app) refuseHelpOfUnknownCommands(root *cobra.Command) {
+	show := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if cmd.HasSubCommands() {
+			if a.unknown = cobra.NoArgs(cmd, cmd.Flags().Args()); a.unknown != nil {
+				return
+			}
+		}
+		show(cmd, args)
+	})
 }
 
 func (a *app) begin() error {

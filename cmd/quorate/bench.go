@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
-	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"quorate/node/kv"
@@ -43,12 +42,12 @@ Exit status 3 if no request was answered.`,
 			if connections < 1 || connections > load.Clients {
 				return usagef("--connections %d must be from 1 to --clients, %d", connections, load.Clients)
 			}
-			clients, closeAll, err := client.openClients(cmd.Context(), connections)
+			clients, links, err := client.openClients(cmd.Context(), connections)
 			if err != nil {
 				return err
 			}
-			defer closeAll()
-			return a.bench(cmd.Context(), load, clients, client.timeout, showProgress)
+			defer closeClients(clients, links)
+			return links[0].explain(a.bench(cmd.Context(), load, clients, client.timeout, showProgress)) // they are all one user's
 		},
 	}
 	client.add(cmd.Flags())
@@ -65,29 +64,29 @@ Exit status 3 if no request was answered.`,
 }
 
 // openClients returns that many clients, each over a connection of its own.
-func (f *clientFlags) openClients(ctx context.Context, n int) (clients []*kv.Client, closeAll func(), err error) {
-	var conns []*nats.Conn
-	closeAll = func() {
-		for i, c := range clients {
-			_ = c.Close() // nothing waits any more
-			conns[i].Close()
-		}
-	}
+func (f *clientFlags) openClients(ctx context.Context, n int) (clients []*kv.Client, links []*link, err error) {
 	for range n {
 		l, err := f.connect(ctx, "bench")
 		if err != nil {
-			closeAll()
+			closeClients(clients, links)
 			return nil, nil, err
 		}
 		c, err := kv.NewClient(l.conn, l.cluster)
 		if err != nil {
 			l.conn.Close()
-			closeAll()
+			closeClients(clients, links)
 			return nil, nil, fmt.Errorf("client of cluster %s: %w", l.cluster, err)
 		}
-		clients, conns = append(clients, c), append(conns, l.conn)
+		clients, links = append(clients, c), append(links, l)
 	}
-	return clients, closeAll, nil
+	return clients, links, nil
+}
+
+func closeClients(clients []*kv.Client, links []*link) {
+	for i, c := range clients {
+		_ = c.Close() // nothing waits any more
+		links[i].conn.Close()
+	}
 }
 
 func (a *app) bench(ctx context.Context, load benchLoad, clients []*kv.Client, timeout time.Duration, showProgress bool) error {

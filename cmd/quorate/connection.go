@@ -206,10 +206,19 @@ type link struct {
 	cluster string
 }
 
-// forbidden is what to say of an error if NATS let the user not publish or subscribe, which it tells beside the request; else nil.
+// explain says of an error what forbidden has to say of it, else the error.
+func (l *link) explain(err error) error {
+	if forbidden := l.forbidden(err); forbidden != nil {
+		return forbidden
+	}
+	return err
+}
+
+// forbidden is what to say of the error of a request without an answer if NATS let the user not publish or subscribe, which it tells beside
+// the request; else nil. Of any other error that is not the reason.
 func (l *link) forbidden(err error) error {
 	refused := l.conn.LastError()
-	if err == nil || !errors.Is(refused, nats.ErrPermissionViolation) {
+	if !errors.Is(refused, nats.ErrPermissionViolation) || exitStatus(context.Background(), err) != statusUnavailable {
 		return nil
 	}
 	return withStatus(statusUnavailable, fmt.Errorf("NATS at %s does not let this user do that: %w: %w", natsrpc.RedactURLs(l.conn.ConnectedUrl()), refused, err))
@@ -248,6 +257,7 @@ func (t natsTarget) dial(ctx context.Context, name string, timeout time.Duration
 		nats.PingInterval(5 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.IgnoreAuthErrorAbort(),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // by default it prints; the error of the request tells it
 	}, t.options...)
 	dialer := &interruptibleDialer{ctx: ctx, timeout: timeout}
 	conn, err := nats.Connect(t.url, append(options, nats.SetCustomDialer(dialer))...)

@@ -88,11 +88,11 @@ func gatherStatus(ctx context.Context, l *link, only raft.NodeID) (clusterView, 
 
 func nobodyError(l *link, only raft.NodeID, cause error) error {
 	if only != "" {
-		return withStatus(statusUnavailable, fmt.Errorf("node %s of cluster %s: %w at %s: %w: does it run, and is its id right? `quorate status` shows the nodes that run",
-			only, l.cluster, errNobody, natsrpc.RedactURLs(l.conn.ConnectedUrl()), cause))
+		return l.explain(withStatus(statusUnavailable, fmt.Errorf("node %s of cluster %s: %w at %s: %w: does it run, and is its id right? `quorate status` shows the nodes that run",
+			only, l.cluster, errNobody, natsrpc.RedactURLs(l.conn.ConnectedUrl()), cause)))
 	}
-	return withStatus(statusUnavailable, fmt.Errorf("cluster %s: %w at %s: %w: does a node of it run there, and is the cluster's name right? --cluster or $QUORATE_CLUSTER name another",
-		l.cluster, errNobody, natsrpc.RedactURLs(l.conn.ConnectedUrl()), cause))
+	return l.explain(withStatus(statusUnavailable, fmt.Errorf("cluster %s: %w at %s: %w: does a node of it run there, and is the cluster's name right? --cluster or $QUORATE_CLUSTER name another",
+		l.cluster, errNobody, natsrpc.RedactURLs(l.conn.ConnectedUrl()), cause)))
 }
 
 // newClusterView puts the answers in order. It fails with nobody if there is none.

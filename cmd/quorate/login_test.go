@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,11 +71,15 @@ func TestEveryKindOfLogin(t *testing.T) {
 
 // TestWhatNATSForbidsIsNamed: the request just gets no answer, which looks like a cluster that is not there.
 func TestWhatNATSForbidsIsNamed(t *testing.T) {
+	t.Parallel()
 	url := startNATSWith(t, &server.Options{Users: []*server.User{
 		{Username: "node", Password: "p"},
 		{Username: "reader", Password: "p", Permissions: &server.Permissions{
 			Publish:   &server.SubjectPermission{Allow: []string{"quorate.c.kv.get.>"}},
 			Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+		}},
+		{Username: "client", Password: "p", Permissions: &server.Permissions{ // all that it needs but kv.leader, which is a shortcut
+			Publish: &server.SubjectPermission{Allow: []string{"quorate.c.kv.read", "quorate.c.kv.batch"}},
 		}},
 	}})
 	as := func(user string, args ...string) []string {
@@ -82,9 +87,18 @@ func TestWhatNATSForbidsIsNamed(t *testing.T) {
 	}
 	p := start(t, as("node", "serve", "--id", "n1", "--members", "n1", "--dir", t.TempDir())...)
 	must(t, "", as("node", "leader", "--wait", "--timeout", "50s")...)
-	for _, command := range [][]string{{"put", "k", "v"}, {"member", "add", "n2"}} {
-		wantStatus(t, statusUnavailable, "does not let this user", as("reader", append(command, "--timeout", "2s")...)...)
+	for _, command := range []string{
+		"put k v", "member add n2", "status", "status --node n1", "leader", "member ls", "health", "snapshot ls", "trace get k",
+		"bench --clients 1 --warmup 0s --duration 300ms", "snapshot restore --id n9 --dir " + filepath.Join(t.TempDir(), "n9"),
+	} {
+		status, _, stderr := quorate(t, nil, as("reader", append(strings.Fields(command), "--timeout", "1s")...)...)
+		if status != statusUnavailable || !strings.HasPrefix(stderr, "quorate: NATS at ") || !strings.Contains(stderr, "does not let this user") || strings.Count(stderr, "\n") > 1 {
+			t.Errorf("%s: exit status %d, want %d, and one line that says what is forbidden\n%s", command, status, statusUnavailable, stderr)
+		}
 	}
+	// What is said of a key is said, whatever else was forbidden on the way.
+	wantStatus(t, statusFalse, "key not found", as("client", "get", "nobody")...)
+	wantStatus(t, statusFalse, "condition not met", as("client", "put", "k", "v", "--if-revision", "99")...)
 	wantStatus(t, statusUnavailable, "node n9", as("node", "get", "k", "--node", "n9", "--timeout", "2s")...)
 	p.stop()
 }

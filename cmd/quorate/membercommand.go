@@ -196,10 +196,7 @@ func (f *clientFlags) withAdmin(ctx context.Context, purpose string, use func(co
 	defer l.conn.Close()
 	ctx, cancel := within(ctx, f.timeout)
 	defer cancel()
-	err = use(ctx, node.NewAdmin(l.conn, subjectPrefix, l.cluster))
-	if forbidden := l.forbidden(err); forbidden != nil {
-		return forbidden
-	}
+	err = l.explain(use(ctx, node.NewAdmin(l.conn, subjectPrefix, l.cluster)))
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, node.ErrUnknownOutcome) {
 		return withStatus(statusUnavailable, err)
 	}

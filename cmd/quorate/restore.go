@@ -60,11 +60,14 @@ Afterwards start the node with quorate serve, without --members, and add others 
 				defer func() { err = errors.Join(err, backup.Close()) }()
 				from, ref = backup, backup.Ref()
 			} else {
-				l, err := link.connect(ctx, "restore")
-				if err != nil {
-					return err
+				l, connectErr := link.connect(ctx, "restore")
+				if connectErr != nil {
+					return connectErr
 				}
-				defer l.conn.Close()
+				defer func() {
+					err = l.explain(err)
+					l.conn.Close()
+				}()
 				room = l.conn.MaxPayload()
 				bucket := subjectPrefix + "-" + f.cluster
 				id, err := a.lostCluster(func() ([]raft.ClusterID, error) { return objectstore.Clusters(ctx, l.conn, bucket) }, clusterID)

@@ -60,7 +60,7 @@ func (f *clientFlags) withShelf(ctx context.Context, use func(context.Context, *
 	if s.bucket, err = objectstore.NewBucket(l.conn, subjectPrefix+"-"+l.cluster, s.id, objectstore.BucketOptions{}); err != nil {
 		return err
 	}
-	return use(ctx, s)
+	return l.explain(use(ctx, s))
 }
 
 func parseClusterID(text string) (id raft.ClusterID, err error) {

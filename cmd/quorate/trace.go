@@ -121,7 +121,9 @@ func (a *app) trace(ctx context.Context, flags *clientFlags, operation func(cont
 	if failure != nil && ctx.Err() != nil {
 		return failure // who interrupts it waits for no spans
 	}
-	if failure != nil && isUnavailable(failure) {
+	if forbidden := l.forbidden(failure); forbidden != nil {
+		failure = forbidden
+	} else if failure != nil && isUnavailable(failure) {
 		failure = fmt.Errorf("cluster %s at %s: %w: `quorate status` shows its nodes", l.cluster, natsrpc.RedactURLs(l.conn.ConnectedUrl()), failure)
 	}
 	return errors.Join(failure, a.showTrace(ctx, collector, &own, result, failure != nil))

@@ -115,18 +115,25 @@ func (a *app) trace(ctx context.Context, flags *clientFlags, operation func(cont
 		return fmt.Errorf("client of cluster %s: %w", l.cluster, err)
 	}
 	result, failure := operation(spanwire.Ask(asking), client)
-	if err := errors.Join(client.Close(), recorder.Shutdown(asking)); err != nil && failure == nil {
-		return fmt.Errorf("close the client: %w", err)
+	err = errors.Join(client.Close(), recorder.Shutdown(context.WithoutCancel(ctx))) // which waits for nobody
+	if failure == nil {
+		if err == nil {
+			err = a.showTrace(ctx, collector, &own, result, false)
+		}
+		if err != nil {
+			err = fmt.Errorf("done (%s), but its trace is not shown: %w", result, err)
+		}
+		return err
 	}
-	if failure != nil && ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return failure // who interrupts it waits for no spans
 	}
 	if forbidden := l.forbidden(failure); forbidden != nil {
 		failure = forbidden
-	} else if failure != nil && isUnavailable(failure) {
+	} else if isUnavailable(failure) {
 		failure = fmt.Errorf("cluster %s at %s: %w: `quorate status` shows its nodes", l.cluster, natsrpc.RedactURLs(l.conn.ConnectedUrl()), failure)
 	}
-	return errors.Join(failure, a.showTrace(ctx, collector, &own, result, failure != nil))
+	return errors.Join(failure, a.showTrace(ctx, collector, &own, result, true))
 }
 
 // showTrace gathers the spans and prints them.

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"quorate/node/kv"
 )
 
 // Spans of all nodes come over NATS, and what they wait for is drawn.
@@ -84,4 +90,35 @@ func TestTraceAsJSONIsOTLP(t *testing.T) {
 
 func TestTraceSaysWhatItWants(t *testing.T) {
 	wantStatus(t, statusUsage, "put or get", "trace")
+}
+
+// TestTraceThatIsNotShownSaysWhatWasDone: who interrupts it while spans are waited for must not think that nothing was written.
+func TestTraceThatIsNotShownSaysWhatWasDone(t *testing.T) {
+	url := startNATS(t)
+	for _, c := range []struct {
+		why       string
+		interrupt bool
+		stdout    io.Writer
+		want      int
+	}{
+		{"interrupted", true, io.Discard, statusInterrupted},
+		{"no space left on device", false, fullDisk{errors.New("no space left on device")}, statusFailed},
+	} {
+		ctx, interrupt := context.WithCancelCause(t.Context())
+		a := &app{stdout: c.stdout, stderr: io.Discard, output: outputText}
+		flags := &clientFlags{nats: natsFlags{url: url}, cluster: "c", timeout: patience}
+		err := a.trace(ctx, flags, func(ctx context.Context, client *kv.Client) (string, error) {
+			short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+			defer cancel()
+			_, _ = client.Get(short, "k") // nobody answers, which is a span too
+			if c.interrupt {
+				interrupt(errInterrupted)
+			}
+			return "revision 7", nil
+		})
+		if err == nil || !strings.Contains(err.Error(), "revision 7") || !strings.Contains(err.Error(), c.why) || exitStatus(ctx, err) != c.want {
+			t.Errorf("want an error that says that revision 7 was written and %q, and exit status %d, got %d: %v", c.why, c.want, exitStatus(ctx, err), err)
+		}
+		interrupt(nil)
+	}
 }

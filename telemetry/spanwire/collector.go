@@ -8,13 +8,15 @@ import (
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 )
 
 const (
 	// quiet is for how long nothing new of a trace may arrive before it counts as complete, without gaps: a node publishes every publishInterval.
 	quiet = 6 * publishInterval
-	// maxSpans is how many spans of one trace are kept, against whoever floods the subject.
+	// maxSpans and maxBytes are how much of one trace is kept, against whoever floods the subject.
 	maxSpans = 100_000
+	maxBytes = 32 << 20
 )
 
 // Collector gathers the spans that are published for one cluster. It belongs to one goroutine.
@@ -48,7 +50,7 @@ func (c *Collector) Close() error {
 func (c *Collector) Gather(ctx context.Context, id trace.TraceID, own []*tracepb.ResourceSpans) (spans []*tracepb.ResourceSpans, complete bool, err error) {
 	g := gathering{id: id, known: map[string]bool{}, missing: map[string]bool{}}
 	g.add(own)
-	for g.count < maxSpans {
+	for !g.full() {
 		silent, err := c.hear(ctx, &g)
 		switch {
 		case ctx.Err() != nil:
@@ -87,12 +89,15 @@ type gathering struct {
 	id    trace.TraceID
 	spans []*tracepb.ResourceSpans
 	count int
+	bytes int // of spans, and of the resources they came with
 	// known are the ids of spans, missing those of parents that are not known.
 	known, missing map[string]bool
 	rooted         bool
 }
 
 func (g *gathering) complete() bool { return g.rooted && len(g.missing) == 0 }
+
+func (g *gathering) full() bool { return g.count >= maxSpans || g.bytes >= maxBytes }
 
 // add takes the spans of the trace that are new.
 func (g *gathering) add(resources []*tracepb.ResourceSpans) {
@@ -106,13 +111,14 @@ func (g *gathering) add(resources []*tracepb.ResourceSpans) {
 		}
 		if len(kept.ScopeSpans) > 0 {
 			g.spans = append(g.spans, kept)
+			g.bytes += proto.Size(kept)
 		}
 	}
 }
 
 func (g *gathering) takes(s *tracepb.Span) bool {
 	span, parent := string(s.GetSpanId()), string(s.GetParentSpanId())
-	if string(s.GetTraceId()) != string(g.id[:]) || g.known[span] || g.count >= maxSpans {
+	if string(s.GetTraceId()) != string(g.id[:]) || g.known[span] || g.full() {
 		return false
 	}
 	g.count++

@@ -2,6 +2,7 @@ package spanwire
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 
 	"quorate/telemetry"
 	"quorate/transport/embednats"
@@ -209,6 +211,43 @@ func TestGatherWaitsForNobodyElse(t *testing.T) {
 	}
 	close(done)
 	group.Wait()
+}
+
+// Whoever floods the subject with large spans of a trace, or with small ones of a large resource, does not fill the memory.
+func TestWhatIsGatheredIsBounded(t *testing.T) {
+	large := []attribute.KeyValue{attribute.String("text", strings.Repeat("x", 1<<20))}
+	conn := connect(t, embednats.Options{})
+	var own Own
+	exporter, err := own.Exporter(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter), sdktrace.WithResource(resource.NewSchemaless(large...)))
+	_, root := tp.Tracer("t").Start(context.Background(), "root")
+	root.End()
+	_, more := tp.Tracer("t").Start(trace.ContextWithSpanContext(context.Background(), root.SpanContext()), "large", trace.WithAttributes(large...))
+	more.End()
+	var flood []*tracepb.ResourceSpans
+	for range 4 * maxBytes >> 20 { // all share the text: the test needs no memory for it
+		for _, r := range own.Spans() {
+			s := r.ScopeSpans[0].Spans[0]
+			flood = append(flood, &tracepb.ResourceSpans{Resource: r.Resource, ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{
+				{TraceId: s.TraceId, SpanId: binary.BigEndian.AppendUint64(nil, uint64(len(flood)+1)), ParentSpanId: s.ParentSpanId, Attributes: s.Attributes},
+			}}}})
+		}
+	}
+	collector, err := Collect(within(t, deadline), conn, Subject("quorate", "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	spans, complete, err := collector.Gather(within(t, deadline), root.SpanContext().TraceID(), flood)
+	if err != nil || complete {
+		t.Errorf("complete: %v, error: %v", complete, err)
+	}
+	size := proto.Size(&tracepb.TracesData{ResourceSpans: spans})
+	if size < maxBytes || size > maxBytes+4<<20 {
+		t.Errorf("%d bytes are kept, the bound is %d", size, maxBytes)
+	}
 }
 
 // Spans that do not fit in one message come in several.

@@ -154,6 +154,13 @@ func (v clusterView) leader() (leader node.Status, ok bool) {
 	return slices.MaxFunc(leaders, func(a, b node.Status) int { return cmp.Compare(a.Term, b.Term) }), true
 }
 
+// denies reports whether a node says itself that it does not lead in a term, or has seen a later one.
+func (v clusterView) denies(id raft.NodeID, term uint64) bool {
+	return slices.ContainsFunc(v.answers, func(s node.Status) bool {
+		return s.ID == id && s.Role != node.RoleLeader && s.Term >= term
+	})
+}
+
 // newest is the answer of the highest term. There is at least one.
 func (v clusterView) newest() node.Status {
 	return slices.MaxFunc(v.answers, func(a, b node.Status) int { return cmp.Compare(a.Term, b.Term) })

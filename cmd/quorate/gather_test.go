@@ -210,6 +210,42 @@ func TestStatusComparesTheLogWithTheLastInstallation(t *testing.T) {
 	}
 }
 
+// A leader that was paused leads no more when it wakes up, and with leases nobody else does for the time of one.
+func TestStatusTellsThatALeaseKeepsAClusterWithoutALeader(t *testing.T) {
+	show := func(nodes ...node.Status) string {
+		t.Helper()
+		url := startNATS(t)
+		answerStatus(t, url, nodes...)
+		status, stdout, stderr := runCommand(t, "", "status", "--cluster", "c", "--nats", url)
+		if status != statusDone {
+			t.Fatalf("exit status %d: %s", status, stderr)
+		}
+		return stdout
+	}
+	n1, n2 := statusOf("n1", node.RoleFollower, 3, 9, "n1", "n2"), statusOf("n2", node.RoleLeader, 3, 9, "n1", "n2")
+	n1.Leader, n2.Leader = "n2", "n2"
+	n1.Setting.Lease, n2.Setting.Lease = time.Hour, time.Hour
+	if out := show(n1, n2); !strings.Contains(out, "leader n2 in term 3, leases of 1h0m0s\n") || !strings.Contains(out, "\nn2: with leases of 1h0m0s nobody leads for that time") {
+		t.Errorf("while n2 leads:\n%s", out)
+	}
+	woken := statusOf("n2", node.RoleFollower, 3, 9, "n1", "n2")
+	woken.Setting.Lease = time.Hour
+	if out := show(n1, woken); !strings.Contains(out, "no leader, leases of 1h0m0s: until that time after the leader was last heard of nobody else can lead\n") {
+		t.Errorf("n2 was paused:\n%s", out)
+	}
+	if out := show(n1); !strings.Contains(out, "leader n2 in term 3, says n1, leases of 1h0m0s: until") {
+		t.Errorf("n2 is silent:\n%s", out)
+	}
+	n1.Setting.Lease, n2.Setting.Lease = 500*time.Millisecond, 500*time.Millisecond
+	if out := show(n1, n2); !strings.Contains(out, "leases of 500ms\n") || strings.Contains(out, "nobody") {
+		t.Errorf("a good lease is warned of:\n%s", out)
+	}
+	n1.Setting.Lease = 0
+	if out := show(n1); !strings.Contains(out, "leader n2 in term 3, says n1\n") {
+		t.Errorf("instant failover, n2 is silent:\n%s", out)
+	}
+}
+
 func TestLeaderIsPrinted(t *testing.T) {
 	url := startNATS(t)
 	if status, stdout, stderr := runCommand(t, "", "leader", "--cluster", "c", "--nats", url); status != statusUnavailable || stdout != "" {

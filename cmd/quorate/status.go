@@ -80,10 +80,10 @@ func (a *app) printStatus(view clusterView) error {
 			leases = ", " + describeSetting(leader.Setting)
 		}
 		fmt.Fprintf(&text, "cluster %s, leader %s in term %d%s\n\n", view.cluster, leader.ID, leader.Term, leases)
-	case witness.Leader != "":
-		fmt.Fprintf(&text, "cluster %s, leader %s in term %d, says %s\n\n", view.cluster, witness.Leader, witness.Term, witness.ID)
+	case witness.Leader != "" && !view.denies(witness.Leader, witness.Term):
+		fmt.Fprintf(&text, "cluster %s, leader %s in term %d, says %s%s\n\n", view.cluster, witness.Leader, witness.Term, witness.ID, view.keptWaiting())
 	default:
-		fmt.Fprintf(&text, "cluster %s, no leader\n\n", view.cluster)
+		fmt.Fprintf(&text, "cluster %s, no leader%s\n\n", view.cluster, view.keptWaiting())
 	}
 	writeStatusTable(&text, view)
 	for _, s := range view.answers {
@@ -93,6 +93,23 @@ func (a *app) printStatus(view clusterView) error {
 	}
 	return a.printf("%s\n", strings.TrimRight(text.String(), "\n"))
 }
+
+// keptWaiting says of a cluster with leases that no node is known to lead how long it may take.
+func (v clusterView) keptWaiting() string {
+	longest := node.Setting{}
+	for _, s := range v.answers {
+		if s.Setting.Lease > longest.Lease {
+			longest = s.Setting
+		}
+	}
+	if longest.Lease == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %s: until that time after the leader was last heard of nobody else can lead", describeSetting(longest))
+}
+
+// longLease is what nobody wants a cluster to be without a leader for.
+const longLease = 10 * time.Second
 
 func writeStatusTable(w io.Writer, view clusterView) {
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
@@ -152,6 +169,10 @@ func remarks(s node.Status) []string {
 	}
 	if s.Role == node.RoleLeader && s.QuorumAckAge > time.Second {
 		said = append(said, fmt.Sprintf("leads, but a quorum last answered %v ago", s.QuorumAckAge.Round(time.Millisecond)))
+	}
+	if s.Role == node.RoleLeader && s.Setting.Lease > longLease {
+		said = append(said, fmt.Sprintf("with %s nobody leads for that time once this leader is lost: a good lease is the election timeout (quorate setting set --lease 500ms)",
+			describeSetting(s.Setting)))
 	}
 	return append(said, s.Warnings...)
 }

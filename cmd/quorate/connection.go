@@ -204,6 +204,15 @@ func clusterOrDefault(flag string) (string, error) {
 type link struct {
 	conn    *nats.Conn
 	cluster string
+	url     string // that was asked for
+}
+
+// at says where it is connected to.
+func (l *link) at() string {
+	if url := l.conn.ConnectedUrl(); url != "" {
+		return natsrpc.RedactURLs(url)
+	}
+	return natsrpc.RedactURLs(l.url) + ", to which the connection is lost"
 }
 
 // explain says of an error what forbidden has to say of it, else the error.
@@ -221,7 +230,7 @@ func (l *link) forbidden(err error) error {
 	if !errors.Is(refused, nats.ErrPermissionViolation) || exitStatus(context.Background(), err) != statusUnavailable {
 		return nil
 	}
-	return withStatus(statusUnavailable, fmt.Errorf("NATS at %s does not let this user do that: %w: %w", natsrpc.RedactURLs(l.conn.ConnectedUrl()), refused, err))
+	return withStatus(statusUnavailable, fmt.Errorf("NATS at %s does not let this user do that: %w: %w", l.at(), refused, err))
 }
 
 // connect reaches NATS, or fails: a person at a terminal waits for no server to come up.
@@ -241,7 +250,7 @@ func (f *clientFlags) connect(ctx context.Context, purpose string) (*link, error
 	if err != nil {
 		return nil, err
 	}
-	return &link{conn: conn, cluster: cluster}, nil
+	return &link{conn: conn, cluster: cluster, url: target.url}, nil
 }
 
 // dial connects once. An established connection comes back by itself after a break, without replaying what was under way:
@@ -307,7 +316,7 @@ func (f *clientFlags) withClient(ctx context.Context, purpose string, use func(*
 		return forbidden
 	}
 	if err != nil && isUnavailable(err) && ctx.Err() == nil {
-		return fmt.Errorf("cluster %s at %s: %w: `quorate status` shows its nodes; --cluster or $QUORATE_CLUSTER name another", l.cluster, natsrpc.RedactURLs(l.conn.ConnectedUrl()), err)
+		return fmt.Errorf("cluster %s at %s: %w: `quorate status` shows its nodes; --cluster or $QUORATE_CLUSTER name another", l.cluster, l.at(), err)
 	}
 	return err
 }

@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
+	"quorate/node/kv"
+	"quorate/transport/embednats"
 	"quorate/transport/natsrpc"
 )
 
@@ -144,5 +149,25 @@ func TestPasswordsAreNotShown(t *testing.T) {
 	shown := natsrpc.RedactURLs("nats://u:secret@a:1, nats://b:2,nats://u:secret@%zz,u:secret@c:3,nats://secret@d:4")
 	if strings.Contains(shown, "secret") || !strings.Contains(shown, "c:3") || !strings.Contains(shown, "d:4") || !strings.Contains(shown, "a:1") || !strings.Contains(shown, "nats://b:2") {
 		t.Errorf("shown as %q", shown)
+	}
+}
+
+// A connection that is lost while a command runs has no server's URL any more.
+func TestALostConnectionIsNamed(t *testing.T) {
+	server, err := embednats.Start(embednats.Options{Host: "127.0.0.1", Port: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Close() }()
+	flags := &clientFlags{nats: natsFlags{url: server.ClientURL()}, cluster: "c", timeout: patience}
+	err = flags.withClient(t.Context(), "test", func(c *kv.Client) error {
+		_ = server.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := c.Get(ctx, "k")
+		return err
+	})
+	if want := fmt.Sprintf("at %s, to which the connection is lost: ", server.ClientURL()); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("want an error with %q, got: %v", want, err)
 	}
 }

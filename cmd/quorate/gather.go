@@ -13,7 +13,6 @@ import (
 
 	"quorate/node"
 	"quorate/node/raft"
-	"quorate/transport/natsrpc"
 )
 
 // subjectPrefix is the first token of every subject of Quorate.
@@ -89,10 +88,10 @@ func gatherStatus(ctx context.Context, l *link, only raft.NodeID) (clusterView, 
 func nobodyError(l *link, only raft.NodeID, cause error) error {
 	if only != "" {
 		return l.explain(withStatus(statusUnavailable, fmt.Errorf("node %s of cluster %s: %w at %s: %w: does it run, and is its id right? `quorate status` shows the nodes that run",
-			only, l.cluster, errNobody, natsrpc.RedactURLs(l.conn.ConnectedUrl()), cause)))
+			only, l.cluster, errNobody, l.at(), cause)))
 	}
 	return l.explain(withStatus(statusUnavailable, fmt.Errorf("cluster %s: %w at %s: %w: does a node of it run there, and is the cluster's name right? --cluster or $QUORATE_CLUSTER name another",
-		l.cluster, errNobody, natsrpc.RedactURLs(l.conn.ConnectedUrl()), cause)))
+		l.cluster, errNobody, l.at(), cause)))
 }
 
 // newClusterView puts the answers in order. It fails with nobody if there is none.

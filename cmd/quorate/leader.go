@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -71,7 +72,12 @@ func (f *clientFlags) findLeader(ctx context.Context, wait bool) (leader node.St
 			l = nil // connecting anew says what is wrong
 		}
 		if l == nil {
-			l, err = f.connect(ctx, "leader")
+			var failed error
+			l, failed = f.connect(ctx, "leader")
+			var late net.Error
+			if err == nil || !errors.As(failed, &late) || !late.Timeout() { // which would only say that the time is over
+				err = failed
+			}
 		}
 		if l != nil {
 			cluster = l.cluster

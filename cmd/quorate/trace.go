@@ -18,7 +18,6 @@ import (
 	"quorate/telemetry"
 	"quorate/telemetry/spanwire"
 	"quorate/telemetry/waterfall"
-	"quorate/transport/natsrpc"
 )
 
 const (
@@ -131,7 +130,7 @@ func (a *app) trace(ctx context.Context, flags *clientFlags, operation func(cont
 	if forbidden := l.forbidden(failure); forbidden != nil {
 		failure = forbidden
 	} else if isUnavailable(failure) {
-		failure = fmt.Errorf("cluster %s at %s: %w: `quorate status` shows its nodes", l.cluster, natsrpc.RedactURLs(l.conn.ConnectedUrl()), failure)
+		failure = fmt.Errorf("cluster %s at %s: %w: `quorate status` shows its nodes", l.cluster, l.at(), failure)
 	}
 	return errors.Join(failure, a.showTrace(ctx, collector, &own, result, true))
 }

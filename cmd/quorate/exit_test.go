@@ -170,11 +170,33 @@ func TestWrongUsage(t *testing.T) {
 	}
 }
 
-// TestEmptyDirIsWrongUsage: a script's variable that is not set must not stand for the present directory.
-func TestEmptyDirIsWrongUsage(t *testing.T) {
-	for _, command := range []string{"import", "export"} {
-		if status, _, stderr := runCommand(t, "", command, ""); status != statusUsage || !strings.Contains(stderr, "DIR is empty") {
-			t.Errorf("%s \"\": exit status %d\n%s", command, status, stderr)
+// TestEmptyPathIsWrongUsage: a script's variable that is not set must not stand for the present directory.
+func TestEmptyPathIsWrongUsage(t *testing.T) {
+	t.Setenv("NATS_URL", "nats://127.0.0.1:"+closedPort(t))
+	t.Chdir(t.TempDir())
+	write(t, filepath.Join(logDir, "a node's"), "x")
+	for command, says := range map[string]string{
+		"import ": "DIR is empty", "export ": "DIR is empty", "snapshot save ": "FILE is empty", "snapshot verify ": "FILE is empty",
+		"recover --cluster c --id n1 --dir ": "--dir is empty", "snapshot restore --cluster c --id n1 --file f --dir ": "--dir is empty",
+	} {
+		if status, _, stderr := runCommand(t, "", strings.Split(command, " ")...); status != statusUsage || !strings.Contains(stderr, says) {
+			t.Errorf("%s\"\": exit status %d\n%s", command, status, stderr)
+		}
+	}
+}
+
+// TestBackupTakesThePlaceOfFilesOnly: --overwrite would put it in the place of a device.
+func TestBackupTakesThePlaceOfFilesOnly(t *testing.T) {
+	t.Setenv("NATS_URL", "nats://127.0.0.1:"+closedPort(t))
+	dir := t.TempDir()
+	paths := []string{dir}
+	if link := filepath.Join(dir, "link"); os.Symlink(os.DevNull, link) == nil { // not everybody may on Windows
+		paths = append(paths, link)
+	}
+	for _, path := range paths {
+		status, _, stderr := runCommand(t, "", "snapshot", "save", path, "--overwrite")
+		if status != statusUsage || !strings.Contains(stderr, "no regular file") {
+			t.Errorf("%s: exit status %d\n%s", path, status, stderr)
 		}
 	}
 }

@@ -31,7 +31,7 @@ Exit status 1 if some keys were refused, 3 if the cluster is unavailable (what w
 could not be written.`,
 		Example: `  quorate export ./backup
   quorate export --prefix app1/ ./app1 --output json`,
-		Args: takesDir,
+		Args: takesPath("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return client.withClient(cmd.Context(), "export", func(c *kv.Client) (err error) {
 				dir, err := openExportDir(args[0])

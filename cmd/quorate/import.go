@@ -37,7 +37,7 @@ named, and everything else is stored. 3 if it gave up since the cluster was unav
 		Example: `  quorate import ./config
   quorate import --prefix app1/ ./app1 --output json
   quorate import "$(go env GOROOT)/src"`,
-		Args: takesDir,
+		Args: takesPath("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if im.concurrency < 1 {
 				return usagef("--concurrency %d must be at least 1", im.concurrency)

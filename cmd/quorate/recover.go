@@ -36,6 +36,9 @@ func (f *offlineFlags) check() error {
 	if err := transport.CheckName(f.id); err != nil {
 		return usagef("--id: %w", err)
 	}
+	if f.dir == "" {
+		return usagef("--dir is empty")
+	}
 	return nil
 }
 

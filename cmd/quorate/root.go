@@ -159,15 +159,17 @@ func takes(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// takesDir is takes("DIR"). An empty one is a variable that was not set, and not the present directory.
-func takesDir(cmd *cobra.Command, args []string) error {
-	if err := takes("DIR")(cmd, args); err != nil {
-		return err
+// takesPath is takes of one name. An empty path is a variable that was not set, and not the present directory.
+func takesPath(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := takes(name)(cmd, args); err != nil {
+			return err
+		}
+		if args[0] == "" {
+			return fmt.Errorf("%s: %s is empty", cmd.Name(), name)
+		}
+		return nil
 	}
-	if args[0] == "" {
-		return fmt.Errorf("%s: DIR is empty", cmd.Name())
-	}
-	return nil
 }
 
 // within bounds an operation by the timeout that a user gave.

@@ -151,7 +151,7 @@ func (a *app) snapshotVerifyCommand() *cobra.Command {
 		Short:   "Check a backup file",
 		Long:    "Read a whole backup file and check it. It needs no server. Exit status 1 if it is damaged.",
 		Example: "  quorate snapshot verify backup.quorate",
-		Args:    takes("FILE"),
+		Args:    takesPath("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			file, err := objectstore.OpenFile(vfs.Default, args[0])
 			if err != nil {

@@ -40,11 +40,14 @@ What was read when a save breaks off stays beside it, as FILE.partial; the same 
 
 Exit status 1 if there is no snapshot to save.`,
 		Example: "  quorate snapshot save backup.quorate",
-		Args:    takes("FILE"),
+		Args:    takesPath("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s.path = args[0]
 			if _, err := os.Lstat(s.path); err == nil && !s.overwrite {
 				return usagef("%s exists: give another name, or --overwrite", s.path)
+			}
+			if info, err := os.Stat(s.path); err == nil && !info.Mode().IsRegular() { // the backup would take the place of a device, too
+				return usagef("%s is no regular file: give another name", s.path)
 			}
 			var wanted storage.SnapshotRef
 			if take {

@@ -291,7 +291,7 @@ func (g *gathering) store(genesis storage.Genesis) error {
 	g.genesis, g.waiting = &genesis, nil
 	g.mu.Unlock()
 	g.node.watch.elsewhere()
-	g.node.logger.Info("the cluster's genesis is agreed", "cluster_id", genesis.ClusterID(), "members", joinIDs(memberIDs(genesis)),
+	g.node.logger.Info("the cluster's genesis is agreed", "cluster_id", genesis.ClusterID().String(), "members", joinIDs(memberIDs(genesis)),
 		"max_entry_bytes", genesis.MaxEntryBytes)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -101,6 +102,29 @@ func TestWhatNATSForbidsIsNamed(t *testing.T) {
 	wantStatus(t, statusFalse, "condition not met", as("client", "put", "k", "v", "--if-revision", "99")...)
 	wantStatus(t, statusUnavailable, "node n9", as("node", "get", "k", "--node", "n9", "--timeout", "2s")...)
 	p.stop()
+}
+
+// TestWhatNATSForbidsANodeIsLogged: in the log's form, which whoever reads it relies on.
+func TestWhatNATSForbidsANodeIsLogged(t *testing.T) {
+	t.Parallel()
+	url := startNATSWith(t, &server.Options{Users: []*server.User{
+		{Username: "client", Password: "p"},
+		{Username: "node", Password: "p", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"quorate.c.spans"}}}},
+	}})
+	with := func(user string, args ...string) []string {
+		return append(args, "--cluster", "c", "--nats", url, "--user", user, "--password", "p")
+	}
+	p := start(t, with("node", "serve", "--id", "n1", "--members", "n1", "--dir", t.TempDir(), "--log-format", "json")...)
+	must(t, "", with("client", "leader", "--wait", "--timeout", "50s")...)
+	must(t, "", with("client", "trace", "put", "k", "v", "--timeout", "20s")...)
+	p.waitFor(`to \"quorate.c.spans\"`)
+	p.stop()
+	for line := range strings.Lines(p.stderr()) {
+		said := readJSON[map[string]any](t, line)
+		if id, ok := said["cluster_id"]; ok && fmt.Sprintf("%T", id) != "string" {
+			t.Errorf("not a cluster's id as commands show it: %v", id)
+		}
+	}
 }
 
 // TestServeWaitsForALogin: credentials may come to be valid later, as may NATS be there.

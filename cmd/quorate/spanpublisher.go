@@ -26,6 +26,9 @@ func startSpanPublisher(ctx context.Context, cfg memberConfig) (*spanPublisher, 
 		nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectBufSize(-1),
 		nats.IgnoreAuthErrorAbort(),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { // by default it prints, whatever form the log has
+			cfg.logger.Warn("NATS reports an error to the connection for spans", "cluster", cfg.cluster, "node", string(cfg.id), "error", err)
+		}),
 	}, cfg.options...)
 	conn, err := nats.Connect(cfg.url, options...)
 	if err != nil {

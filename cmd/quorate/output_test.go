@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +39,17 @@ func TestEntryAsJSON(t *testing.T) {
 		}
 		if out.String() != c.want+"\n" {
 			t.Errorf("key %q, value %q:\n got %swant %s", c.key, c.value, out.String(), c.want)
+		}
+	}
+}
+
+// Who sees only that the disk is full must not think that nothing was written.
+func TestAWriteThatCannotBeReportedIsSaidToBeDone(t *testing.T) {
+	for _, output := range []string{outputText, outputJSON} {
+		full := fullDisk{errors.New("no space left on device")}
+		a := &app{stdout: full, output: output}
+		if err := a.printWritten("k", 7); !errors.Is(err, full.err) || !strings.Contains(err.Error(), "revision 7") {
+			t.Errorf("%s: %v", output, err)
 		}
 	}
 }

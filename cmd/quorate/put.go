@@ -17,13 +17,19 @@ type written struct {
 	Revision uint64  `json:"revision"`
 }
 
-func (a *app) printWritten(key string, revision uint64) error {
+// printWritten's error says that the write is done all the same.
+func (a *app) printWritten(key string, revision uint64) (err error) {
 	if a.json() {
 		w := written{Revision: revision}
 		w.Key, w.KeyBytes = textOrBytes([]byte(key))
-		return a.printJSON(w)
+		err = a.printJSON(w)
+	} else {
+		err = a.printf("revision %d\n", revision)
 	}
-	return a.printf("revision %d\n", revision)
+	if err != nil {
+		return fmt.Errorf("done (revision %d), but it cannot be told: %w", revision, err)
+	}
+	return nil
 }
 
 // conditionFlag is --if-revision.

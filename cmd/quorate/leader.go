@@ -74,10 +74,7 @@ func (f *clientFlags) findLeader(ctx context.Context, wait bool) (leader node.St
 		if l == nil {
 			var failed error
 			l, failed = f.connect(ctx, "leader")
-			var late net.Error
-			if err == nil || !errors.As(failed, &late) || !late.Timeout() { // which would only say that the time is over
-				err = failed
-			}
+			err = tellingMore(err, failed)
 		}
 		if l != nil {
 			cluster = l.cluster
@@ -95,6 +92,15 @@ func (f *clientFlags) findLeader(ctx context.Context, wait bool) (leader node.St
 			return node.Status{}, cluster, err
 		}
 	}
+}
+
+// tellingMore is the newer error, but not if it would only say that the time is over.
+func tellingMore(before, now error) error {
+	var late net.Error
+	if before != nil && errors.As(now, &late) && late.Timeout() {
+		return before
+	}
+	return now
 }
 
 func askLeader(ctx context.Context, l *link) (node.Status, error) {

@@ -18,8 +18,8 @@ import (
 func unavailable(cause error) error { return fmt.Errorf("%w (%w)", ErrUnavailable, cause) }
 func unknown(cause error) error     { return fmt.Errorf("%w (%w)", ErrUnknownOutcome, cause) }
 
-// errGone says that the leader that was sent a request is not the leader any more: no answer will come.
-var errGone = errors.New("the leader is gone")
+// errGone says that the leader that was sent a request is not the leader any more, or that the connection broke: no answer will come.
+var errGone = errors.New("the leader or the connection to it is gone")
 
 // errBusy is the answer of a node that did nothing. That is not all that may come of the message: the leader's subjects have no queue group, so
 // another node that leads, or believes so, got it too.
@@ -354,7 +354,7 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, nats.ErrTimeout)
 }
 
-// once sends a request once. Errors: ErrUnavailable if nobody got it; errGone if the leader went away with it, errBusy if it did nothing,
+// once sends a request once. Errors: ErrUnavailable if nobody got it; errGone if the leader or the connection went away with it, errBusy if it did nothing,
 // ErrUnknownOutcome if it said so or its answer is not understood; *RequestError.
 // It gives up when the context ends, or all callers have. again: it may be sent again.
 func (c *Client) once(ctx context.Context, operations []*operation, again bool, op string, encode func() ([]byte, error), decode func([]byte) error) error {
@@ -366,7 +366,7 @@ func (c *Client) once(ctx context.Context, operations []*operation, again bool, 
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		return unavailable(err)
-	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrReconnectBufExceeded):
+	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrReconnectBufExceeded):
 		return unavailable(err)
 	case err != nil:
 		return err
@@ -399,7 +399,7 @@ func (c *Client) await(ctx context.Context, operations []*operation, again bool,
 	}
 	answer, forget, err := c.mail.send(c.stem+op, traceHeader(operations), b)
 	if err != nil {
-		return nil, err
+		return nil, sendError(err)
 	}
 	defer forget()
 	ended := loneEnd(operations) // who need not wait for the next look at the leader
@@ -448,6 +448,20 @@ func (c *Client) await(ctx context.Context, operations []*operation, again bool,
 		}
 		timer.Reset(askAfter)
 	}
+}
+
+// sendError tells why a request was not sent from what broke the connection under it: NATS writes much at once when it is published, and then
+// nobody can say how much got through.
+func sendError(err error) error {
+	for _, unsent := range []error{
+		nats.ErrConnectionClosed, nats.ErrConnectionDraining, nats.ErrReconnectBufExceeded, nats.ErrMaxPayload, nats.ErrHeadersNotSupported,
+		nats.ErrBadSubject, nats.ErrInvalidConnection,
+	} {
+		if errors.Is(err, unsent) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", errGone, err)
 }
 
 func answered(reply *nats.Msg) (*nats.Msg, error) {

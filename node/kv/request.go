@@ -142,6 +142,9 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			}
 		case errors.Is(err, errGone), errors.Is(err, errMoved), errors.Is(err, errBusy), isTimeout(err), errors.Is(err, ErrUnknownOutcome):
 			handed = true
+			if ctx.Err() != nil {
+				err = ErrClosed
+			}
 			if !n.again() || ctx.Err() != nil {
 				finish(err)
 				return
@@ -151,7 +154,9 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			return
 		}
 		if handed && allEnded(operations) {
-			finish(unknown(context.DeadlineExceeded))
+			for _, o := range operations {
+				o.finish(unknown(o.ctx.Err()))
+			}
 			return
 		}
 		if !handed {
@@ -169,10 +174,11 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 
 // numberFor takes a number of the session, as long as somebody waits for these operations.
 func (c *Client) numberFor(ctx context.Context, operations []*operation) (number, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	if len(operations) == 1 {
-		defer context.AfterFunc(operations[0].ctx, cancel)()
+		alone, cancel := context.WithCancel(operations[0].ctx)
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		ctx = alone
 	} else {
 		latest := time.Time{}
 		for _, o := range operations {
@@ -184,8 +190,9 @@ func (c *Client) numberFor(ctx context.Context, operations []*operation) (number
 				latest = deadline
 			}
 		}
-		ctx, cancel = context.WithDeadline(ctx, latest)
+		until, cancel := context.WithDeadline(ctx, latest)
 		defer cancel()
+		ctx = until
 	}
 	return c.session.take(ctx, c)
 }
@@ -254,6 +261,10 @@ func (c *Client) ask(ctx context.Context, op string, encode func() ([]byte, erro
 
 // repeat is ask. If the request changes something, and somebody may have got it, its outcome is unknown when the context ends.
 func (c *Client) repeat(ctx context.Context, changes bool, op string, encode func() ([]byte, error), decode func([]byte) error, traced ...*operation) error {
+	if c.ctx.Err() != nil {
+		return ErrClosed
+	}
+	caller := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
@@ -275,8 +286,11 @@ func (c *Client) repeat(ctx context.Context, changes bool, op string, encode fun
 			last = err
 		}
 		pause(ctx, traced, wait.NextBackOff())
-		if ctx.Err() != nil {
-			return ended(why(ctx.Err(), last))
+		switch {
+		case caller.Err() != nil:
+			return ended(why(caller.Err(), last))
+		case ctx.Err() != nil:
+			return ended(ErrClosed)
 		}
 	}
 }
@@ -394,7 +408,7 @@ func (c *Client) await(ctx context.Context, operations []*operation, again bool,
 			return nil, err
 		}
 		if ctx.Err() != nil || len(operations) > 0 && allEnded(operations) { // in the meantime: it need not be sent
-			return nil, unavailable(context.DeadlineExceeded)
+			return nil, unavailable(endOf(ctx, operations))
 		}
 	}
 	answer, forget, err := c.mail.send(c.stem+op, traceHeader(operations), b)
@@ -421,7 +435,7 @@ func (c *Client) await(ctx context.Context, operations []*operation, again bool,
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-ended:
-			return nil, context.DeadlineExceeded
+			return nil, endOf(ctx, operations)
 		case <-timer.C:
 		}
 		if busy != nil {
@@ -444,7 +458,7 @@ func (c *Client) await(ctx context.Context, operations []*operation, again bool,
 			}
 		}
 		if len(operations) > 0 && allEnded(operations) {
-			return nil, context.DeadlineExceeded
+			return nil, endOf(ctx, operations)
 		}
 		timer.Reset(askAfter)
 	}
@@ -480,6 +494,14 @@ func allEnded(operations []*operation) bool {
 	return true
 }
 
+// endOf is why nobody waits for operations any more: that of ctx, or of the first one's caller.
+func endOf(ctx context.Context, operations []*operation) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return operations[0].ctx.Err()
+}
+
 // askLeader asks who leads now, for these operations, and notes it. nats.ErrNoResponders: nobody.
 func (c *Client) askLeader(ctx context.Context, operations []*operation) (*kvpb.Leader, error) {
 	answer, forget, err := c.mail.send(c.stem+"kv.leader", nil, nil)
@@ -497,7 +519,7 @@ func (c *Client) askLeader(ctx context.Context, operations []*operation) (*kvpb.
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-loneEnd(operations):
-		return nil, context.DeadlineExceeded
+		return nil, endOf(ctx, operations)
 	}
 	if _, err := answered(reply); err != nil {
 		return nil, err

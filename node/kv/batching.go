@@ -67,6 +67,9 @@ const (
 func (c *Client) maxWriteBytes() int {
 	const envelope = 4096 // as the cluster itself leaves free, below the payload limit
 	limit := c.nc.MaxPayload() - envelope
+	if limit < 0 { // it was never connected: it is not known yet
+		limit = math.MaxInt32
+	}
 	if leader := c.leader.Load(); leader != nil && leader.MaxCommandBytes > 0 {
 		limit = min(limit, int64(min(leader.MaxCommandBytes, math.MaxInt32)))
 	}

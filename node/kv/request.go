@@ -73,11 +73,14 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			}
 			if c.leader.Load() == nil { // nothing is sent, and so nothing unknown, before a leader was seen
 				_, err := c.askLeader(ctx, operations)
-				if errors.Is(err, nats.ErrNoResponders) {
+				// Before a server was seen NATS keeps what it is given, however large: the server would close the connection.
+				nobody := errors.Is(err, nats.ErrNoResponders) || err != nil && c.nc.MaxPayload() == 0
+				if nobody && ctx.Err() == nil && !errors.Is(err, nats.ErrConnectionClosed) {
 					last = unavailable(err)
 					pause(ctx, operations, wait.NextBackOff())
+					continue
 				}
-				if errors.Is(err, nats.ErrNoResponders) || allEnded(operations) {
+				if allEnded(operations) {
 					continue
 				}
 			}
@@ -108,6 +111,9 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 		}
 		var response kvpb.BatchResponse
 		err := c.once(ctx, operations, n.again(), "kv.batch", request.MarshalVT, response.UnmarshalVT)
+		if errors.Is(err, nats.ErrMaxPayload) { // another server than the one that was connected to when they were asked for
+			err = &TooLargeError{Size: operations[0].size(), Limit: c.maxWriteBytes()}
+		}
 		if err == nil && len(response.Ops) != len(operations) {
 			err = unknown(fmt.Errorf("%d answers to %d writes", len(response.Ops), len(operations)))
 		}
@@ -380,7 +386,8 @@ func (c *Client) once(ctx context.Context, operations []*operation, again bool, 
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		return unavailable(err)
-	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrReconnectBufExceeded):
+	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrReconnectBufExceeded),
+		errors.Is(err, nats.ErrHeadersNotSupported): // by a connection that never was
 		return unavailable(err)
 	case err != nil:
 		return err

@@ -28,7 +28,7 @@ a key below another ("a/b" where "a" is a key), two that the file system takes f
 under such names DIR has files that are being written, and what is left there by an export that was killed is removed by the next one.
 
 Exit status 1 if some keys were refused, 3 if the cluster is unavailable (what was written is then incomplete), 4 if some files
-could not be written.`,
+could not be written, or their values be had: NATS takes smaller messages than when they were put.`,
 		Example: `  quorate export ./backup
   quorate export --prefix app1/ ./app1 --output json`,
 		Args: takesPath("DIR"),
@@ -110,6 +110,11 @@ func (ex *exporter) list(ctx context.Context, timeout time.Duration, files chan<
 	ctx, watch := withInactivityTimeout(ctx, timeout)
 	defer watch.stop()
 	for entry, err := range ex.client.List(ctx, ex.prefix, false) {
+		if err != nil && entry.Key != "" { // all others are listed
+			ex.note(bar, &ex.summary.Failed, remark(entry.Key, "%v", err))
+			watch.alive()
+			continue
+		}
 		if err != nil {
 			return sayWhy(ctx, err)
 		}

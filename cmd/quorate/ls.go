@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"time"
 
@@ -20,7 +21,8 @@ func (a *app) lsCommand() *cobra.Command {
 		Long: `List the keys that begin with PREFIX, or all, in the order of their bytes, one a line. A key that a line cannot show is
 quoted like a Go string. The list is as of one moment. No key is no error.
 
-With --output json: one object a line, with key, revision and time, and with --values the value too.`,
+With --output json: one object a line, with key, revision and time, and with --values the value too.
+A value that is larger than NATS now takes is left out with its key: the command fails when the others are listed, with exit status 4.`,
 		Example: `  quorate ls
   quorate ls app1/ --long
   quorate ls app1/ --values --output json`,
@@ -56,7 +58,14 @@ func (a *app) list(cmd *cobra.Command, c *kv.Client, client *clientFlags, prefix
 	shown := *a
 	out := bufio.NewWriterSize(a.stdout, 64<<10)
 	shown.stdout = out
+	var noValue error // of the first key
+	noValues := 0
 	for entry, err := range c.List(ctx, prefix, !values, options...) {
+		if err != nil && entry.Key != "" { // of its value alone: the others are listed
+			noValue, noValues = cmp.Or(noValue, err), noValues+1
+			watch.alive()
+			continue
+		}
 		if err != nil {
 			_ = out.Flush() // what came is still right; the error of the list is the one to tell
 			return sayWhy(ctx, err)
@@ -77,5 +86,8 @@ func (a *app) list(cmd *cobra.Command, c *kv.Client, client *clientFlags, prefix
 	if err := out.Flush(); err != nil {
 		return fmt.Errorf("write the output: %w", err)
 	}
-	return nil
+	if noValues > 1 {
+		return fmt.Errorf("%w (and so those of %d more keys)", noValue, noValues-1)
+	}
+	return noValue
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -202,39 +201,6 @@ func (c *Client) Get(ctx context.Context, key string, opts ...ReadOption) (Entry
 
 func entryOf(v *kvpb.Version) Entry {
 	return Entry{Key: string(v.Key), Value: v.Value, Revision: v.Revision, Time: time.Unix(0, v.Time)}
-}
-
-// List yields the entries whose keys begin with prefix, in key order, all as of one revision, that of the first page. With keysOnly,
-// values are left out. It fetches page by page; an error ends the sequence: ErrCompacted if it takes so long that the history of its
-// revision goes.
-func (c *Client) List(ctx context.Context, prefix string, keysOnly bool, opts ...ReadOption) iter.Seq2[Entry, error] {
-	o := readOptions(opts)
-	return func(yield func(Entry, error) bool) {
-		r := &kvpb.RangeRequest{Version: commandVersion, Prefix: []byte(prefix), KeysOnly: keysOnly, Consistency: o.consistency, Unsampled: c.telemetry.BeginsTraces()}
-		op := o.subject("range")
-		for {
-			var page kvpb.RangeResponse
-			err := c.askTraced(ctx, "kv.list", op, r.MarshalVT, page.UnmarshalVT)
-			if err != nil {
-				yield(Entry{}, fmt.Errorf("list %q: %w", prefix, err))
-				return
-			}
-			o.report(page.StalenessNs, page.Node, page.Leased)
-			for _, v := range page.Versions {
-				if !yield(entryOf(v), nil) {
-					return
-				}
-			}
-			if !page.More || len(page.Versions) == 0 {
-				return
-			}
-			if o.local() && o.node == "" {
-				o.node = page.Node // all pages from one node
-				op = o.subject("range")
-			}
-			r.Revision, r.After = page.Revision, page.Versions[len(page.Versions)-1].Key
-		}
-	}
 }
 
 // MaxValueBytes asks the cluster for the most bytes that a value and its key may have together.

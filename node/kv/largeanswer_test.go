@@ -2,6 +2,8 @@ package kv_test
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -81,28 +83,40 @@ func TestAValueThatNoMessageHoldsSpoilsNoOtherRead(t *testing.T) {
 	group.Wait()
 }
 
-// TestAListNamesTheValueThatNoMessageHolds: else nobody knows which key to make smaller, or to leave out.
-func TestAListNamesTheValueThatNoMessageHolds(t *testing.T) {
+// TestAListGoesOnBehindAValueThatNoMessageHolds: it names the key, so that somebody can make its value smaller, and whoever makes a copy gets all others.
+func TestAListGoesOnBehindAValueThatNoMessageHolds(t *testing.T) {
 	c := startClusterAt(t, embednats.Options{Port: -1, MaxPayload: 256 << 10}, "n1")
 	ctx := within(t, 60*time.Second)
 	client := c.client()
-	for key, size := range map[string]int{"a": 5, "large": 100 << 10, "z": 5} {
-		if _, err := client.Put(ctx, key, make([]byte, size)); err != nil {
+	revisions := map[string]uint64{}
+	for _, key := range []string{"a large", "b", "c large", "d large", "e", "f large"} {
+		size := 5
+		if strings.HasSuffix(key, "large") {
+			size = 100 << 10
+		}
+		var err error
+		if revisions[key], err = client.Put(ctx, key, make([]byte, size)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	c.shrink(64 << 10)
-	var keys []string
-	for entry, err := range client.List(ctx, "", false) {
-		if err == nil {
+	for name, options := range map[string][]kv.ReadOption{"leader": nil, "any node": {kv.Local(nil)}, "one node": {kv.FromNode("n1")}} {
+		var keys []string
+		for entry, err := range client.List(ctx, "", false, options...) {
 			keys = append(keys, entry.Key)
-			continue
+			var refused *kv.RequestError
+			switch large := strings.HasSuffix(entry.Key, "large"); {
+			case entry.Revision != revisions[entry.Key] || (err != nil) != large || (len(entry.Value) == 5) == large:
+				t.Errorf("%s: %q at revision %d has %d bytes, %v", name, entry.Key, entry.Revision, len(entry.Value), err)
+			case large && (!errors.As(err, &refused) || refused.Code != "413" || !strings.Contains(err.Error(), entry.Key)):
+				t.Errorf("%s: %q: %v", name, entry.Key, err)
+			}
 		}
-		var refused *kv.RequestError
-		if !errors.As(err, &refused) || refused.Code != "413" || !strings.Contains(err.Error(), `"large"`) {
-			t.Errorf("after %q: %v", keys, err)
+		if !slices.Equal(keys, slices.Sorted(maps.Keys(revisions))) {
+			t.Errorf("%s: %q", name, keys)
 		}
-		return
 	}
-	t.Errorf("%q, and no error", keys)
+	for range client.List(ctx, "", false) { // as after any error, the caller may have enough
+		break
+	}
 }

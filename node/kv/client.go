@@ -69,7 +69,8 @@ func WithPrefix(prefix string) ClientOption { return func(o *clientOptions) { o.
 func WithoutSession() ClientOption { return func(o *clientOptions) { o.noSessions = true } }
 
 // WithMessageIDs gives each message of writes a random id in place of a number in a session, under which it takes effect once within two
-// minutes. It is for a client that makes a few writes and ends: there is nothing to register.
+// minutes, or until 65,536 others with an id have come if that is sooner. It is for a client that makes a few writes and ends: there is nothing to register.
+// Where more than a thousand such messages come in a second, one that is sent again after a minute may be forgotten by then: a session is not.
 func WithMessageIDs() ClientOption { return func(o *clientOptions) { o.ids = true } }
 
 // NewClient returns a client of the named cluster over nc, which stays the caller's.

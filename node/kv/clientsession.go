@@ -44,7 +44,8 @@ type number struct {
 	until time.Time
 }
 
-// idPatience is how long a message with an id is sent again: well below the two minutes for which the cluster remembers it.
+// idPatience is how long a message with an id is sent again: well below the two minutes for which the cluster remembers it, unless 65,536
+// others come meanwhile.
 const idPatience = time.Minute
 
 // again reports whether the message may be sent again after somebody took it.

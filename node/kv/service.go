@@ -25,8 +25,8 @@ const (
 	// HeaderConsistency of a get over plain NATS is linearizable, the default, lease or local. The answer has what it was served with: lease only
 	// if the node had one.
 	HeaderConsistency = "Quorate-Consistency"
-	// HeaderMessageID makes a write over plain NATS take effect once: of those with the same id, within two minutes, only the first does,
-	// and all get its answer.
+	// HeaderMessageID makes a write over plain NATS take effect once: of those with the same id, within two minutes, or until 65,536 others have
+	// come if that is sooner, only the first does, and all get its answer.
 	HeaderMessageID = "Nats-Msg-Id"
 )
 

@@ -123,6 +123,11 @@ func TestACallBeforeThereIsAServerEnds(t *testing.T) {
 // clientWithoutServer stops NATS, and makes a client that is not connected; the function it returns starts NATS again.
 func (c *cluster) clientWithoutServer(opts ...kv.ClientOption) (client *kv.Client, conn *nats.Conn, connected func(embednats.Options)) {
 	c.t.Helper()
+	if len(c.members) > 0 { // it serves
+		if _, err := c.client().Put(within(c.t, 60*time.Second), "first", nil); err != nil {
+			c.t.Fatal(err)
+		}
+	}
 	port, url := c.server.Port(), c.server.ClientURL()
 	if err := c.server.Close(); err != nil {
 		c.t.Fatal(err)

@@ -25,6 +25,8 @@ type clientSession struct {
 
 	mu sync.Mutex // guards all below
 	id uint64
+	// cluster that registered it. Of another one that has come under this name the same id is somebody else's session.
+	cluster []byte
 	// next number; open are those without an answer, low is the lowest of them, or next if there is none.
 	next, low uint64
 	open      map[uint64]bool
@@ -39,6 +41,7 @@ const sessionWindow = sessions.MaxResults / 2
 // number is a message's place in a session, or its random id. The zero number is that of a message without either.
 type number struct {
 	session, sequence, lowWater uint64
+	cluster                     []byte
 	id                          string
 	// until is when an id will be forgotten by the cluster, or soon.
 	until time.Time
@@ -94,7 +97,7 @@ func (s *clientSession) number() (n number, moved <-chan struct{}) {
 		}
 		return number{}, s.moved
 	}
-	n = number{session: s.id, sequence: s.next, lowWater: s.low}
+	n = number{session: s.id, cluster: s.cluster, sequence: s.next, lowWater: s.low}
 	s.next++
 	s.open[n.sequence] = true
 	return n, nil
@@ -118,7 +121,7 @@ func (s *clientSession) register(ctx context.Context, c *Client) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.id, s.next, s.low, s.open = response.Session, 1, 1, map[uint64]bool{}
+	s.id, s.cluster, s.next, s.low, s.open = response.Session, response.Cluster, 1, 1, map[uint64]bool{}
 	return nil
 }
 

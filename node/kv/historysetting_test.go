@@ -2,15 +2,20 @@ package kv_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/micro"
+
 	"quorate/node"
 	"quorate/node/kv"
+	"quorate/node/kv/kvpb"
 	"quorate/node/raft"
 )
 
@@ -136,5 +141,27 @@ func TestAListWithAShortHistoryUnderWrites(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// Permissions are by subject: whoever may write keys may not say how much history is kept.
+func TestABatchDoesNotSetTheHistory(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, "n1")
+	client, ctx := c.client(), within(t, 30*time.Second)
+	before, err := client.History(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch, err := (&kvpb.BatchRequest{Version: 1, Ops: []*kvpb.Op{{Kind: 3, Value: binary.BigEndian.AppendUint64(nil, before+1)}}}).MarshalVT()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply := request(t, c.connect(), "quorate.test.kv.batch", batch, nil)
+	if reply.Header.Get(micro.ErrorCodeHeader) != "400" || !strings.Contains(reply.Header.Get(micro.ErrorHeader), "history") {
+		t.Errorf("answer %v", reply.Header)
+	}
+	if after, err := client.History(ctx); err != nil || after != before {
+		t.Errorf("history %d, before %d (%v)", after, before, err)
 	}
 }

@@ -102,7 +102,8 @@ func (c *Client) sendWrites(ctx context.Context, operations []*operation) {
 			}
 			request = kvpb.BatchRequest{
 				Version: commandVersion, Ops: make([]*kvpb.Op, len(operations)),
-				Session: n.session, Sequence: n.sequence, LowWater: n.lowWater, MessageId: n.id, Unsampled: c.telemetry.BeginsTraces(),
+				Session: n.session, Cluster: n.cluster, Sequence: n.sequence, LowWater: n.lowWater, MessageId: n.id,
+				Unsampled: c.telemetry.BeginsTraces(),
 			}
 			for i, o := range operations {
 				request.Ops[i] = o.write

@@ -123,6 +123,7 @@ func (s *Service) run(changes <-chan node.Status) {
 			started, err := s.serveReads()
 			if err != nil {
 				s.options.Logger.Error("cannot serve reads", "error", err)
+				again.Reset(serveAgain)
 			} else {
 				reader = started
 			}
@@ -147,6 +148,7 @@ func (s *Service) run(changes <-chan node.Status) {
 			started, err := s.lead(status)
 			if err != nil {
 				s.options.Logger.Error("cannot serve clients", "error", err)
+				again.Reset(serveAgain) // nothing else may change
 				continue
 			}
 			current, looks = started, true // another may have begun since namesake asked
@@ -162,6 +164,9 @@ func (s *Service) run(changes <-chan node.Status) {
 		current.close()
 	}
 }
+
+// serveAgain is how long a node that could not begin to serve waits before it tries again.
+const serveAgain = time.Second
 
 // Bounds of what waits in a service; beyond them clients are told that it is busy.
 const maxWaiting = 16 << 10

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -98,7 +99,8 @@ func (l *server) answerWrite(w writing, result node.Result, err error) {
 		return
 	}
 	if w.session {
-		l.respond(w.request, (&kvpb.SessionResponse{Session: result.ID.Index}).MarshalVT)
+		cluster := l.node.ClusterID()
+		l.respond(w.request, (&kvpb.SessionResponse{Session: result.ID.Index, Cluster: cluster[:]}).MarshalVT)
 		return
 	}
 	var outcome kvpb.Outcome
@@ -174,6 +176,10 @@ func (l *server) batch(request micro.Request) {
 		l.fail(request, codeBadRequest, err.Error())
 		return
 	}
+	if own := l.node.ClusterID(); len(batch.Cluster) > 0 && !bytes.Equal(batch.Cluster, own[:]) {
+		l.fail(request, codeSession, "the session is of another cluster that has this name, or had it")
+		return
+	}
 	request = l.trace(request, spanOfOps(batch.Ops), batch.Unsampled, batch.Traces...)
 	l.propose(request, batch.Ops, false, node.Tag{Session: batch.Session, Sequence: batch.Sequence, LowWater: batch.LowWater, MessageID: batch.MessageId})
 }
@@ -224,6 +230,11 @@ func checkBatch(batch *kvpb.BatchRequest) error {
 	}
 	if err := checkOps(batch.Ops); err != nil {
 		return err
+	}
+	for _, op := range batch.Ops {
+		if op.Kind == opHistory { // who may write keys may not set it
+			return fmt.Errorf("operation kind %d sets how much history is kept, which has a subject of its own: history", op.Kind)
+		}
 	}
 	return checkPutsBehindDeletes(batch.Ops)
 }

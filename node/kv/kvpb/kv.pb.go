@@ -269,7 +269,9 @@ type BatchRequest struct {
 	// Of the operations that are sampled, but for the first, whose trace context is in the message's headers.
 	Traces []*TraceContext `protobuf:"bytes,7,rep,name=traces,proto3" json:"traces,omitempty"`
 	// Nothing here is sampled, unless a trace context says so: that was decided, and no trace begins where it is served.
-	Unsampled     bool `protobuf:"varint,8,opt,name=unsampled,proto3" json:"unsampled,omitempty"`
+	Unsampled bool `protobuf:"varint,8,opt,name=unsampled,proto3" json:"unsampled,omitempty"`
+	// Of the session: the cluster that registered it. Sessions are numbered by log index, so another cluster of that name has them too.
+	Cluster       []byte `protobuf:"bytes,9,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -358,6 +360,13 @@ func (x *BatchRequest) GetUnsampled() bool {
 		return x.Unsampled
 	}
 	return false
+}
+
+func (x *BatchRequest) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
 }
 
 // TraceContext is that of W3C.
@@ -467,8 +476,10 @@ func (x *SessionRequest) GetIdleNs() int64 {
 }
 
 type SessionResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Session uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	// Goes into each request of the session.
+	Cluster       []byte `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -508,6 +519,13 @@ func (x *SessionResponse) GetSession() uint64 {
 		return x.Session
 	}
 	return 0
+}
+
+func (x *SessionResponse) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
 }
 
 type BatchResponse struct {
@@ -1058,7 +1076,7 @@ const file_kv_proto_rawDesc = "" +
 	"\x03ops\x18\x01 \x03(\v2\x18.quorate.kv.v1.OpOutcomeR\x03ops\"?\n" +
 	"\tOpOutcome\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\x92\x02\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xac\x02\n" +
 	"\fBatchRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12#\n" +
 	"\x03ops\x18\x02 \x03(\v2\x11.quorate.kv.v1.OpR\x03ops\x12\x18\n" +
@@ -1068,15 +1086,17 @@ const file_kv_proto_rawDesc = "" +
 	"\n" +
 	"message_id\x18\x06 \x01(\tR\tmessageId\x123\n" +
 	"\x06traces\x18\a \x03(\v2\x1b.quorate.kv.v1.TraceContextR\x06traces\x12\x1c\n" +
-	"\tunsampled\x18\b \x01(\bR\tunsampled\"<\n" +
+	"\tunsampled\x18\b \x01(\bR\tunsampled\x12\x18\n" +
+	"\acluster\x18\t \x01(\fR\acluster\"<\n" +
 	"\fTraceContext\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\"C\n" +
 	"\x0eSessionRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x17\n" +
-	"\aidle_ns\x18\x02 \x01(\x03R\x06idleNs\"+\n" +
+	"\aidle_ns\x18\x02 \x01(\x03R\x06idleNs\"E\n" +
 	"\x0fSessionResponse\x12\x18\n" +
-	"\asession\x18\x01 \x01(\x04R\asession\"j\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\x12\x18\n" +
+	"\acluster\x18\x02 \x01(\fR\acluster\"j\n" +
 	"\rBatchResponse\x12*\n" +
 	"\x03ops\x18\x01 \x03(\v2\x18.quorate.kv.v1.OpOutcomeR\x03ops\x12-\n" +
 	"\x06leader\x18\x02 \x01(\v2\x15.quorate.kv.v1.LeaderR\x06leader\"\xb0\x01\n" +

@@ -357,4 +357,7 @@ var mutants = []mutant{
 	{"wiped node has a vote by its name alone (rule 10)", []patch{
 		{"membership.go", "return ok && member.Peer == p && !member.Learner()", "return ok && !member.Learner()"},
 	}, simulator, false},
+	{"reads wait for a member that is gone", []patch{
+		{"leader.go", "\te.advanceReads() // who is left", "\t// who is left"},
+	}, "TestReadsGoOnWhenNobodyElseIsLeft", false},
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -18,7 +19,9 @@ func (n *Node) appendOwn(ctx context.Context, name string, f func(c *raftCore) (
 	if parent := trace.SpanContextFromContext(ctx); n.cfg.Telemetry.Records(parent) {
 		p.trace = beginPending(n.cfg.Telemetry, parent, name)
 	}
+	ran := false
 	id, err := inCore(ctx, n, func(c *raftCore) (raft.LogID, error) {
+		ran = true
 		c.tracing.took(p, time.Now())
 		id, err := f(c)
 		switch {
@@ -34,14 +37,17 @@ func (n *Node) appendOwn(ctx context.Context, name string, f func(c *raftCore) (
 		return id, err
 	})
 	if err != nil {
+		if !errors.Is(err, ErrUnknownOutcome) && !ran { // RaftCore has not seen it, and will not
+			p.trace.end(Result{}, err)
+		}
 		return id, err
 	}
 	_, err = n.await(ctx, p)
 	return id, err
 }
 
-// inCore has RaftCore run f in a pass, and returns what it returned, when the pass is over. It blocks for that, or until the context ends: f may
-// still be run then.
+// inCore has RaftCore run f in a pass, and returns what it returned, when the pass is over. It blocks for that, or until the context ends or the
+// node stops: then f will not be run any more, or the error wraps ErrUnknownOutcome.
 func inCore[T any](ctx context.Context, n *Node, f func(c *raftCore) (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -52,7 +58,11 @@ func inCore[T any](ctx context.Context, n *Node, f func(c *raftCore) (T, error))
 		return zero, err
 	}
 	done := make(chan result, 1)
+	var taken atomic.Bool // by RaftCore, which runs f then, or by the caller, who has given up
 	run := func(c *raftCore) {
+		if taken.Swap(true) {
+			return
+		}
 		value, err := f(c)
 		c.tell(func() { done <- result{value, err} })
 	}
@@ -63,14 +73,24 @@ func inCore[T any](ctx context.Context, n *Node, f func(c *raftCore) (T, error))
 	case <-n.done:
 		return zero, ErrStopped
 	}
+	var ended error
 	select {
 	case r := <-done:
 		return r.value, r.err
 	case <-ctx.Done():
-		return zero, ctx.Err()
+		ended = ctx.Err()
 	case <-n.done:
-		return zero, ErrStopped
+		ended = ErrStopped
 	}
+	if taken.Swap(true) {
+		select {
+		case r := <-done: // just then
+			return r.value, r.err
+		default:
+			ended = fmt.Errorf("%w: %w", ErrUnknownOutcome, ended)
+		}
+	}
+	return zero, ended
 }
 
 // typed turns the engine's errors into those of this package.

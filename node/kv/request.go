@@ -295,7 +295,7 @@ func (c *Client) repeat(ctx context.Context, changes bool, op string, encode fun
 		pause(ctx, traced, wait.NextBackOff())
 		switch {
 		case caller.Err() != nil:
-			return ended(why(caller.Err(), last))
+			return ended(why(caller.Err(), last, op))
 		case ctx.Err() != nil:
 			return ended(ErrClosed)
 		}
@@ -320,8 +320,12 @@ func isTooLarge(err error) bool {
 }
 
 // why is why time ran out: the end of the context, and what the last attempt before it came to.
-func why(ended, last error) error {
+// op is what was asked, which may be a node of the caller's choice.
+func why(ended, last error, op string) error {
+	id, _, chosen := strings.Cut(strings.TrimPrefix(op, "node."), ".kv.")
 	switch {
+	case errors.Is(last, nats.ErrNoResponders) && chosen:
+		return fmt.Errorf("%w; node %s does not take requests now", ended, id)
 	case errors.Is(last, nats.ErrNoResponders):
 		return fmt.Errorf("%w; no node takes requests now", ended)
 	case last == nil || errors.Is(last, ended):
@@ -363,7 +367,7 @@ func keep(operations []*operation, last error, keeps func(*operation) bool) []*o
 	kept := operations[:0:len(operations)]
 	for _, o := range operations {
 		if !keeps(o) {
-			o.finish(unavailable(why(o.ctx.Err(), last)))
+			o.finish(unavailable(why(o.ctx.Err(), last, "")))
 			continue
 		}
 		kept = append(kept, o)

@@ -3,6 +3,7 @@ package kv_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,5 +82,18 @@ func TestAnErrorNamesWhatEndedTheCall(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Whoever asks a node of his choice in vain is told that this one does not answer, and not that the cluster does not.
+func TestAnErrorNamesTheNodeThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, "n1")
+	client := c.client()
+	if _, err := client.Put(within(t, 30*time.Second), "k", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Get(within(t, 300*time.Millisecond), "k", kv.FromNode("n9")); err == nil || !strings.Contains(err.Error(), "node n9 does not take requests") {
+		t.Errorf("%v", err)
 	}
 }

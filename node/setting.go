@@ -22,8 +22,8 @@ type Setting struct {
 
 // SettingChange says what is to be changed of the setting. What it does not name stays.
 type SettingChange struct {
-	// Lease, when not nil, is how long a voter's promise is to last: at least two heartbeat intervals, at best the election timeout. Zero for
-	// instant failover.
+	// Lease, when not nil, is how long a voter's promise is to last: at least two heartbeat intervals, at best the election timeout, at most a
+	// minute. Zero for instant failover.
 	Lease *time.Duration `json:"lease_ns,omitempty"`
 	// If, when not nil, is the log id of the setting that the caller saw (Setting.ID): the change is made only if that one is still in force.
 	If *raft.LogID `json:"if,omitempty"`
@@ -43,6 +43,9 @@ func (e *SettingChangedError) Error() string {
 func (n *Node) Setting() Setting { return shownSetting(n.watch.state.Load().setting) }
 
 func shownSetting(at raft.SettingAt) Setting { return Setting{ID: at.ID, Lease: at.Setting.Lease} }
+
+// longestLease is what may be asked for. When a leader is lost its cluster waits for so long, and nobody can tell it not to: that takes a leader.
+const longestLease = time.Minute
 
 // ChangeSetting changes the replicated setting, and returns the log id of its entry when that is committed and applied on the leader. To ask
 // for what is in force already changes nothing. A node that does not lead hands it on to the leader.
@@ -92,6 +95,9 @@ func (change SettingChange) apply(s raft.Setting, heartbeat time.Duration) (raft
 		s.Lease = *change.Lease
 		if s.Lease > 0 && s.Lease < 2*heartbeat {
 			return s, fmt.Errorf("%w: a lease of %v would be over before it is renewed: it must be at least two heartbeat intervals of %v", ErrConfig, s.Lease, heartbeat)
+		}
+		if s.Lease > longestLease {
+			return s, fmt.Errorf("%w: with a lease of %v a cluster that loses its leader does nothing for that time: it must be at most %v", ErrConfig, s.Lease, longestLease)
 		}
 	}
 	if err := s.Validate(); err != nil {

@@ -56,7 +56,7 @@ func TestSettingIsChangedAtAnyNodeUnderConditions(t *testing.T) {
 	if !errors.As(err, &changed) || changed.Current != first.ID {
 		t.Fatalf("a change of a setting that is not in force any more: %v", err)
 	}
-	for _, bad := range []time.Duration{-1, time.Millisecond, raft.MaxLease + 1} {
+	for _, bad := range []time.Duration{-1, time.Millisecond, time.Hour, raft.MaxLease + 1} {
 		if _, err := follower.ChangeSetting(ctx, node.SettingChange{Lease: &bad}); !errors.Is(err, node.ErrConfig) {
 			t.Errorf("a lease of %v: %v", bad, err)
 		}

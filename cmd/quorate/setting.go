@@ -75,7 +75,7 @@ func (a *app) settingSetCommand() *cobra.Command {
 		Long: `Choose leases or instant failover, for the whole cluster. It returns when the change is committed; reads and writes go on.
 
 A good lease is the election timeout of the nodes, 500 ms by default. A longer one is lost less easily, and is how long the cluster has no
-leader after it has lost one. What is in force already changes nothing.
+leader after it has lost one; a minute is the most. What is in force already changes nothing.
 
 Exit status 3 if nobody leads or time ran out: it may then take effect, and the same command goes on.`,
 		Example: `  quorate setting set --lease 500ms

@@ -93,7 +93,7 @@ func TestAnErrorNamesTheNodeThatDoesNotAnswer(t *testing.T) {
 	if _, err := client.Put(within(t, 30*time.Second), "k", nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Get(within(t, 300*time.Millisecond), "k", kv.FromNode("n9")); err == nil || !strings.Contains(err.Error(), "node n9 does not take requests") {
+	if _, err := client.Get(within(t, 2*time.Second), "k", kv.FromNode("n9")); err == nil || !strings.Contains(err.Error(), "node n9 does not take requests") {
 		t.Errorf("%v", err)
 	}
 }

@@ -19,7 +19,7 @@ type disk struct {
 	synced  image
 	pending []*raft.Write
 	syncing bool
-	// moved is when the oldest pending write came, or something became durable last.
+	// moved is when the oldest pending write came, or the process heard last that something became durable.
 	moved time.Duration
 	// stalled: no sync ends before that time.
 	stalled time.Duration

@@ -95,7 +95,7 @@ func (p *process) start() {
 	p.load(p.disk.state)
 	p.alone = 0
 	p.disk.durable = func(seq uint64) {
-		p.disk.moved = w.now
+		p.disk.moved = max(w.now, p.frozen) // a process that is paused hears of it afterwards, and cannot know since when it is so
 		if seq > p.inbox.durable {
 			p.inbox.durable, p.inbox.synced = seq, p.arrival()
 		}

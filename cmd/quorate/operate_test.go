@@ -195,7 +195,7 @@ func TestSnapshotsAreTakenSavedAndRestored(t *testing.T) {
 // The largest entry is that of the cluster which the snapshot is of: what is in the state can be written again, and nodes join over the same
 // NATS server.
 func TestRestoredClusterTakesEntriesAsLargeAsBefore(t *testing.T) {
-	for _, payload := range []int{256 << 10, 8 << 20} {
+	for _, payload := range []int{256 << 10, 2 << 20} {
 		t.Run(fmt.Sprint(payload), func(t *testing.T) {
 			c := startOperatedOn(t, embednats.Options{Host: "127.0.0.1", Port: -1, JetStream: true, Dir: t.TempDir(), MaxPayload: payload})
 			source, backup := t.TempDir(), filepath.Join(t.TempDir(), "backup")

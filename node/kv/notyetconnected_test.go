@@ -1,6 +1,7 @@
 package kv_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -71,13 +72,7 @@ func TestNothingLargeIsSentBeforeTheServerIsKnown(t *testing.T) {
 				_, err := client.Put(ctx, "k", make([]byte, 200<<10))
 				result <- err
 			}()
-			for conn.Stats().OutMsgs < 3 { // it has asked for the leader, in vain, and again
-				select {
-				case <-ctx.Done():
-					t.Fatal("the client does nothing")
-				case <-time.After(10 * time.Millisecond):
-				}
-			}
+			waitSent(ctx, t, conn, 3) // it has asked for the leader, in vain, and again
 			connected(embednats.Options{MaxPayload: 64 << 10})
 			var tooLarge *kv.TooLargeError
 			if err := <-result; !errors.As(err, &tooLarge) {
@@ -104,9 +99,7 @@ func TestACallBeforeThereIsAServerEnds(t *testing.T) {
 			_, err := client.Put(ctx, "k", nil)
 			result <- err
 		}()
-		for conn.Stats().OutMsgs < 1 && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
+		waitSent(ctx, t, conn, 1)
 		end(client, conn)
 		select {
 		case err := <-result:
@@ -117,6 +110,20 @@ func TestACallBeforeThereIsAServerEnds(t *testing.T) {
 			t.Fatalf("it still waits; want %v", want)
 		}
 		connected(embednats.Options{})
+	}
+}
+
+// waitSent waits until so many messages have been given to the connection.
+func waitSent(ctx context.Context, t *testing.T, conn *nats.Conn, want uint64) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for conn.Stats().OutMsgs < want {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("the client has sent %d messages, want %d", conn.Stats().OutMsgs, want)
+		}
 	}
 }
 

@@ -278,16 +278,15 @@ func (b *builder) share(ctx context.Context, result *built) error {
 	}
 	var err error
 	result.ref, result.manifest, result.stats, err = b.write(ctx, b.shared, b.base)
-	if err != nil {
-		if noRoom(err) { // perhaps there is for the next attempt, without what earlier ones have left
-			_ = sweepSnapshots(ctx, b.shared, b.cluster, 2, b.keep, grace)
-		}
-		return err
+	if err == nil || noRoom(err) { // else there is perhaps for the next attempt, without what earlier ones have left
+		// What cannot be removed now can be later.
+		_ = sweepSnapshots(ctx, b.shared, b.cluster, keptSnapshots, b.keep, grace)
 	}
-	// What cannot be removed now can be later.
-	_ = sweepSnapshots(ctx, b.shared, b.cluster, 2, b.keep, grace)
-	return nil
+	return err
 }
+
+// keptSnapshots is how many of the newest ones stay in the object store.
+const keptSnapshots = 2
 
 // noRoom reports whether a store may lack room. It lacks something, and to try again soon will not help.
 func noRoom(err error) bool {
